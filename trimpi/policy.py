@@ -1,0 +1,155 @@
+"""Policy: a named, ordered mix of text and images that says how a model must behave."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimpi.errors import UserError
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A stretch of policy text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An image standing inside the text; `path` is absolute once loaded."""
+
+    path: str
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`P = (P_T, P_I)` of the paper: what the prompt holds before training and the weights after.
+
+    `metadata` is for builders (decision tree, rule ids, ...); it never reaches a prompt.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """All text parts joined, images left out."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of the images in reading order."""
+        return tuple(part.path for part in self.parts if isinstance(part, ImagePart))
+
+    def digest(self) -> str:
+        """SHA-256 over name and parts (image bytes, not paths): equal content, equal digest."""
+        sha = hashlib.sha256(self.name.encode())
+        for part in self.parts:
+            if isinstance(part, TextPart):
+                content = b"T" + part.text.encode()
+            else:
+                content = b"I" + Path(part.path).read_bytes()
+            sha.update(len(content).to_bytes(8, "big") + content)
+        return sha.hexdigest()
+
+    def to_json(self, root: Path) -> dict[str, Any]:
+        """The JSON form, image paths relative to `root`."""
+        parts: list[dict[str, str]] = []
+        for part in self.parts:
+            if isinstance(part, TextPart):
+                parts.append({"text": part.text})
+            else:
+                parts.append(
+                    {"image": Path(part.path).resolve().relative_to(root.resolve()).as_posix()}
+                )
+        return {"name": self.name, "parts": parts, "metadata": dict(self.metadata)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], root: Path, where: str) -> "Policy":
+        """Read the JSON form; `where` names the file in error messages.
+
+        Raises:
+            UserError: a key is missing or mistyped, or an image is absent or outside `root`.
+        """
+        name, raw_parts = record.get("name"), record.get("parts")
+        if not isinstance(name, str) or not name:
+            raise UserError(
+                f"{where}: key 'name' must be a non-empty string; give the policy a name"
+            )
+        if not isinstance(raw_parts, list) or not raw_parts:
+            raise UserError(
+                f"{where}: key 'parts' must be a non-empty list of text and image parts"
+            )
+        parts: list[Part] = []
+        for index, raw in enumerate(raw_parts):
+            key = f"{where}: parts[{index}]"
+            if isinstance(raw, Mapping) and isinstance(raw.get("text"), str):
+                parts.append(TextPart(raw["text"]))
+            elif isinstance(raw, Mapping) and isinstance(raw.get("image"), str):
+                parts.append(ImagePart(str(inside(root, raw["image"], key))))
+            else:
+                raise UserError(
+                    f'{key} must be {{"text": ...}} or {{"image": ...}}; correct the part'
+                )
+        metadata = record.get("metadata", {})
+        if not isinstance(metadata, Mapping):
+            raise UserError(f"{where}: key 'metadata' must be an object; correct or drop it")
+        return cls(name, tuple(parts), dict(metadata))
+
+    def to_markdown(self, root: Path) -> str:
+        """Markdown with images as `![](path)`, front matter holding the name."""
+        body = "".join(
+            part.text
+            if isinstance(part, TextPart)
+            else f"![]({Path(part.path).resolve().relative_to(root.resolve()).as_posix()})"
+            for part in self.parts
+        )
+        return f"---\nname: {json.dumps(self.name)}\n---\n{body}"
+
+    @classmethod
+    def from_markdown(cls, file: Path) -> "Policy":
+        """Read a Markdown policy; images resolve against the file's folder.
+
+        Raises:
+            UserError: no front matter name, or an image that is absent or outside the folder.
+        """
+        text = file.read_text(encoding="utf-8")
+        match = re.match(r"---\n(.*?)\n---\n(.*)\Z", text, re.DOTALL)
+        name = re.search(r"^name:\s*(.+?)\s*$", match[1], re.MULTILINE) if match else None
+        if match is None or name is None:
+            raise UserError(
+                f"{file}: front matter with 'name:' is missing; start with ---, name: ..., ---"
+            )
+        parts: list[Part] = []
+        for index, piece in enumerate(re.split(r"!\[[^\]]*\]\(([^)]+)\)", match[2])):
+            if index % 2:
+                parts.append(ImagePart(str(inside(file.parent, piece, str(file)))))
+            elif piece:
+                parts.append(TextPart(piece))
+        return cls(name[1].strip("\"'"), tuple(parts))
+
+
+def inside(root: Path, relative: str, where: str) -> Path:
+    """Absolute path of an existing file below `root`.
+
+    Raises:
+        UserError: the path leaves the folder, or no file is there.
+    """
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise UserError(
+            f"{where}: path {relative!r} leaves its folder {root}; keep files inside it"
+        )
+    if not path.is_file():
+        raise UserError(
+            f"{where}: file {relative!r} not found below {root}; restore it or fix the path"
+        )
+    return path

@@ -1,0 +1,92 @@
+"""The switch: it alone decides whether a policy is visible, and how an answer is written and read.
+
+Messages are in the form that chat templates of transformers take: a list of
+`{"role", "content": [{"type": "text", "text"} | {"type": "image", "image": path}]}`.
+The policy comes first, in the user turn: templates of several families (Gemma 3, Idefics3) drop
+images of a system turn, and a prefix shared by all requests can be cached by the server.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trimpi.policy import Policy, TextPart
+from trimpi.sample import Sample
+
+Message = dict[str, Any]
+Target = Literal["answer", "cot"]
+
+INSTRUCTION: dict[Target, str] = {
+    "cot": "Think inside <think> </think>, then give the answer in \\boxed{}.",
+    "answer": "Give only the answer in \\boxed{}.",
+}
+
+
+@dataclass(frozen=True)
+class Response:
+    """A completion taken apart. `well_formed`: one think block, then one boxed answer, no more."""
+
+    rationale: str | None
+    answer: str | None
+    well_formed: bool
+
+
+def build_messages(sample: Sample, policy: Policy | None, target: Target = "cot") -> list[Message]:
+    """The prompt of a sample, with `policy` in context or (None) without one.
+
+    Args:
+        sample: the request; its `answer`, `rationale` and `facts` are never shown.
+        policy: what to show in context, which may differ from the sample's own (override).
+        target: the response format that the last line asks for.
+    """
+    content: list[dict[str, str]] = []
+    if policy is not None:
+        for part in policy.parts:
+            if isinstance(part, TextPart):
+                content.append({"type": "text", "text": part.text})
+            else:
+                content.append({"type": "image", "image": part.path})
+        content.append({"type": "text", "text": "\n\n"})
+    content.extend({"type": "image", "image": path} for path in sample.images)
+    content.append({"type": "text", "text": f"{sample.query}\n{INSTRUCTION[target]}"})
+    return [{"role": "user", "content": content}]
+
+
+def render_target(sample: Sample, target: Target) -> str:
+    """The supervised completion: `C; A` for "cot", `A` alone for "answer" (paper, stage 2).
+
+    Raises:
+        ValueError: "cot" is asked of a sample without a rationale.
+    """
+    boxed = f"\\boxed{{{sample.answer}}}"
+    if target == "answer":
+        return boxed
+    if sample.rationale is None:
+        raise ValueError(f"sample {sample.id} has no rationale")
+    return f"<think> {sample.rationale.strip()} </think> {boxed}"
+
+
+def parse_response(text: str, target: Target = "cot") -> Response:
+    """Take a completion apart; the last complete `\\boxed{}` counts, braces may nest."""
+    think = re.search(r"<think>(.*?)</think>", text, re.DOTALL)
+    rationale = think[1].strip() if think else None
+    tail = text[think.end() :] if think else text
+    answer = _last_boxed(tail)
+    if target == "cot":
+        pattern = r"\s*<think>(?:(?!</?think>).)*</think>\s*\\boxed\{.*\}\s*"
+    else:
+        pattern = r"\s*\\boxed\{.*\}\s*"
+    well_formed = re.fullmatch(pattern, text, re.DOTALL) is not None and tail.count("\\boxed{") == 1
+    return Response(rationale, answer, well_formed and answer is not None)
+
+
+def _last_boxed(text: str) -> str | None:
+    start = text.rfind("\\boxed{")
+    while start >= 0:
+        depth = 0
+        for index in range(start + len("\\boxed"), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[index], 0)
+            if depth == 0:
+                return text[start + len("\\boxed{") : index].strip()
+        start = text.rfind("\\boxed{", 0, start)
+    return None
