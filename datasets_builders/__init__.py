@@ -1,0 +1,1 @@
+"""Builders of datasets: each writes a data folder that ``trimpi`` reads."""
