@@ -1,0 +1,439 @@
+"""The schema of a recipe: typed, frozen, unknown keys refused. Imports no torch.
+
+A recipe says which model goes through which stages on which data, and what is measured after.
+`trimpi.recipe_file.load_recipe` reads one from YAML and reports all problems at once;
+`trimpi recipe schema` prints this schema as JSON for editors. Defaults are the paper's numbers
+(arXiv 2510.09474, hyperparameter table) wherever it gives one.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
+Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+
+KINDS = ("cpt", "sft", "rl", "pretrain")
+BASE_ARM = "base"
+"""The chain of no stages; the arm list `[]` means this one."""
+
+OWNED_TRAINER_KEYS: dict[str, str] = {
+    "output_dir": "the run folder decides it",
+    "seed": "use the recipe's 'seed'",
+    "data_seed": "use the recipe's 'seed'",
+    "num_train_epochs": "use 'epochs'",
+    "max_steps": "use 'max_steps'",
+    "learning_rate": "use 'lr'",
+    "per_device_train_batch_size": "use 'micro_batch_size'",
+    "gradient_accumulation_steps": "it follows from the batch sizes",
+    "steps_per_generation": "it follows from 'prompts_per_step' and 'updates_per_rollout'",
+    "generation_batch_size": "it follows from 'prompts_per_step' and 'group_size'",
+    "num_generations": "use 'group_size'",
+    "num_iterations": "use 'updates_per_rollout'",
+    "beta": "use 'beta'",
+    "epsilon": "use 'epsilon'",
+    "epsilon_high": "use 'epsilon_high'",
+    "loss_type": "use 'loss_type'",
+    "temperature": "use 'temperature'",
+    "max_completion_length": "use 'max_new_tokens'",
+    "reward_weights": "use 'accuracy_weight' and 'format_weight'",
+    "warmup_ratio": "use 'warmup_ratio'",
+    "lr_scheduler_type": "use 'lr_scheduler'",
+    "weight_decay": "use 'weight_decay'",
+    "max_grad_norm": "use 'max_grad_norm'",
+    "gradient_checkpointing": "use 'gradient_checkpointing'",
+    "bf16": "use 'bf16'",
+    "fp16": "use 'bf16', or the model's 'dtype'",
+    "save_steps": "use 'save_steps'",
+    "save_strategy": "use 'save_steps'",
+    "logging_steps": "use 'logging_steps'",
+    "max_length": "nothing is ever truncated here",
+    "truncation_mode": "nothing is ever truncated here",
+    "packing": "a row is one sequence here",
+    "completion_only_loss": "the stage decides what is in the loss",
+    "assistant_only_loss": "the stage decides what is in the loss",
+    "remove_unused_columns": "the stage's own batches need it off",
+    "dataset_text_field": "data come from the data folder",
+    "dataset_kwargs": "data come from the data folder",
+    "model_init_kwargs": "use the recipe's 'model'",
+    "resume_from_checkpoint": "a run resumes by itself",
+}
+"""TRL and Trainer fields that a stage sets itself, each with what to use in its place."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name: the nearest known one, else all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.55)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
+
+
+class Section(BaseModel):
+    """Base of all parts of a recipe: frozen, every key known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """Which model to start from and how to load it."""
+
+    path: str
+    """A hub id, a folder (relative to the recipe file), or `package://trimpi/models/tiny-vlm`."""
+    revision: str | None = None
+    """Hub only: branch, tag or commit."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """bitsandbytes quantization of the frozen base under LoRA."""
+    trust_remote_code: Literal[False] = False
+    """Code from a model folder is never run; the key exists to say so."""
+    max_pixels: PositiveInt | None = None
+    """Upper bound of an image's area in pixels after resizing; None keeps the processor's own."""
+    min_pixels: PositiveInt | None = None
+
+
+class LoraConfig(Section):
+    """Low-rank adapters; merged into the weights when the stage ends."""
+
+    r: PositiveInt = 8
+    alpha: PositiveInt = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Any = "language"
+    """`language` (all linear layers of the language model, never lm_head) or a list of names."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _known_targets(cls, value: Any) -> Any:
+        names = isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)
+        if value != "language" and not names:
+            raise ValueError("must be 'language' or a list of module names")
+        if names and "lm_head" in value:
+            raise ValueError("'lm_head' cannot carry an adapter here; leave it out")
+        return value
+
+
+class StageConfig(Section):
+    """What all stages share. Sizes are global: over all devices."""
+
+    kind: str
+    split: str
+    limit: PositiveInt | None = None
+    """Use only the first `limit` rows of the split."""
+    epochs: PositiveFloat = 1.0
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimizer updates, whatever `epochs` says."""
+    lr: PositiveFloat
+    micro_batch_size: PositiveInt = 1
+    """Sequences per device in one forward and backward pass."""
+    lora: LoraConfig | None = None
+    """None trains all parameters."""
+    freeze_vision: bool = False
+    warmup_ratio: Fraction = 0.0
+    lr_scheduler: Scheduler = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    gradient_checkpointing: bool = False
+    bf16: bool | None = None
+    """Autocast to bfloat16; None follows the device."""
+    save_steps: PositiveInt | None = None
+    """Optimizer updates between checkpoints; None saves once per epoch."""
+    logging_steps: PositiveInt = 1
+    trainer: Mapping[str, Any] = Field(default_factory=dict)
+    """Further fields of TRL's config class of the stage, passed through as they are."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _not_ours(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        ours = [
+            f"{key!r} is set by the stage; {OWNED_TRAINER_KEYS[key]}"
+            for key in value
+            if key in OWNED_TRAINER_KEYS
+        ]
+        if ours:
+            raise ValueError("\n".join(ours))
+        return value
+
+
+class SupervisedConfig(StageConfig):
+    """A stage that learns from written targets."""
+
+    batch_size: PositiveInt
+    """Samples per optimizer update, over all devices."""
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size}; change either"
+            )
+        return self
+
+
+class CptConfig(SupervisedConfig):
+    """VM-CPT (paper, stage 1): every non-visual token of (P, I, Q, C, A) is in the loss."""
+
+    kind: Literal["cpt"] = "cpt"
+    split: str = "train_cot"
+    epochs: PositiveFloat = 5.0
+    lr: PositiveFloat = 1e-5
+    batch_size: PositiveInt = 128
+
+
+class SftConfig(SupervisedConfig):
+    """Supervised fine-tuning on (C, A) or A alone, policy out of the prompt (paper, stage 2)."""
+
+    kind: Literal["sft"] = "sft"
+    target: Literal["cot", "answer"] = "cot"
+    split: str = "train_cot"
+    epochs: PositiveFloat = 5.0
+    lr: PositiveFloat = 1e-4
+    batch_size: PositiveInt = 64
+    lora: LoraConfig | None = LoraConfig()
+    show_policy: bool = False
+    """Put the policy into the training prompt (a baseline that the paper finds near random)."""
+
+
+class RlConfig(StageConfig):
+    """GRPO, and with `policy_fraction` > 0 PolicyRollout GRPO (paper, stage 3)."""
+
+    kind: Literal["rl"] = "rl"
+    split: str = "train"
+    epochs: PositiveFloat = 2.0
+    lr: PositiveFloat = 1e-6
+    prompts_per_step: PositiveInt = 384
+    """Prompts in one rollout batch; each gets `group_size` completions."""
+    group_size: Annotated[int, Field(ge=2)] = 16
+    """Completions per prompt that share one baseline: the paper's pooled 2G."""
+    policy_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of a group generated with the policy in context; 0 is plain GRPO."""
+    updates_per_rollout: PositiveInt = 1
+    """Optimizer updates made from one rollout batch, each on an equal share of its prompts.
+    From the second on the ratio leaves 1 and clipping acts."""
+    beta: Annotated[float, Field(ge=0)] = 0.01
+    epsilon: PositiveFloat = 0.2
+    epsilon_high: PositiveFloat = 0.3
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "grpo"
+    temperature: PositiveFloat = 1.0
+    max_new_tokens: PositiveInt = 512
+    accuracy_weight: PositiveFloat = 1.0
+    format_weight: Annotated[float, Field(ge=0)] = 0.5
+    preflight_prompts: Annotated[int, Field(ge=0)] = 16
+    """Prompts tried before the first step to measure pass rate and groups without signal; 0: none."""
+    preflight_rollouts: Annotated[int, Field(ge=2)] = 4
+
+    @property
+    def rollouts(self) -> int:
+        """Completions of one rollout batch."""
+        return self.prompts_per_step * self.group_size
+
+    @property
+    def batch_size(self) -> int:
+        """Completions per optimizer update, over all devices."""
+        return self.rollouts // self.updates_per_rollout
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        problems = []
+        if self.prompts_per_step % self.updates_per_rollout:
+            problems.append(
+                f"prompts_per_step {self.prompts_per_step} is not a multiple of "
+                f"updates_per_rollout {self.updates_per_rollout}; change either"
+            )
+        elif self.batch_size % self.micro_batch_size:
+            problems.append(
+                f"an update has {self.batch_size} completions (prompts_per_step x group_size / "
+                f"updates_per_rollout), not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        aware = self.group_size * self.policy_fraction
+        if aware != int(aware):
+            problems.append(
+                f"policy_fraction {self.policy_fraction} of group_size {self.group_size} is "
+                f"{aware:g} completions; choose a share that gives a whole number"
+            )
+        if self.format_weight >= self.accuracy_weight:
+            problems.append(
+                f"format_weight {self.format_weight:g} must be below accuracy_weight "
+                f"{self.accuracy_weight:g}, or form is worth more than being right"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+class PhaseConfig(Section):
+    """One phase of pretraining: `mixture` gives each task's share of the rows drawn."""
+
+    name: str
+    steps: PositiveInt
+    mixture: Mapping[str, PositiveFloat]
+    lr: PositiveFloat | None = None
+    """Peak learning rate of the phase; None takes the stage's."""
+
+
+class PretrainConfig(SupervisedConfig):
+    """Training a small model on tasks without a fixed policy, phase by phase (a curriculum)."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    split: str = "train"
+    lr: PositiveFloat = 2e-3
+    batch_size: PositiveInt = 48
+    steps: PositiveInt | None = None
+    """Optimizer updates over all phases; None is their sum, fewer cuts the last ones short."""
+    phases: tuple[PhaseConfig, ...] = ()
+
+
+AnyStage = Annotated[CptConfig | SftConfig | RlConfig | PretrainConfig, Field(discriminator="kind")]
+
+
+class DataConfig(Section):
+    """A data set: built (`builder`, `args`, `seed`) or read from a `folder`, exactly one of both."""
+
+    builder: ModuleName | None = None
+    """`package.module:function`, called as `build(out, seed=seed, **args)`."""
+    args: Mapping[str, Any] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the data, kept apart from the training seeds."""
+    folder: str | None = None
+    """A data folder, relative to the recipe file."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.builder is None) == (self.folder is None):
+            raise ValueError("give either 'builder' (with 'args') or 'folder'")
+        if self.folder is not None and self.args:
+            raise ValueError("'args' belong to a 'builder'; a 'folder' takes none")
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured on the base model and on the model of every arm."""
+
+    settings: tuple[Setting, ...] = ("no_policy", "in_context", "override", "recital", "efficiency")
+    split: str = "test"
+    override_split: str = "override"
+    limit: PositiveInt | None = None
+    """Only the first `limit` rows of a split."""
+    max_new_tokens: PositiveInt = 512
+    batch_size: PositiveInt = 16
+    target: Literal["cot", "answer"] = "cot"
+    """The response format that is asked for."""
+    targets: Mapping[str, Literal["cot", "answer"]] = Field(default_factory=dict)
+    """Exceptions by arm, e.g. `{direct_sft: answer}`: ask each model what it was trained for."""
+    skills: DataConfig | None = None
+    """Policy-free tasks for the forgetting number; needed by the setting `skills`."""
+    diagnose: ModuleName | None = None
+    """`package.module:function` that finds the first error of a chain of thought."""
+
+    @model_validator(mode="after")
+    def _skills_given(self) -> Self:
+        if "skills" in self.settings and self.skills is None:
+            raise ValueError("the setting 'skills' needs the key 'skills' (builder or folder)")
+        return self
+
+
+class ReportConfig(Section):
+    """What the report shows beside the numbers."""
+
+    title: str | None = None
+    examples: Annotated[int, Field(ge=0)] = 6
+    """Example cards (picture, reasoning, policy path) per arm."""
+
+
+class Recipe(Section):
+    """One experiment: a model folder through stages on a data folder, measured and reported."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Several training seeds, in place of `seed`."""
+    output: str | None = None
+    """The run folder, relative to the working directory; None is `runs/<name>`."""
+    model: ModelConfig
+    data: DataConfig
+    grader: ModuleName = "trimpi.grading:exact_answer"
+    """`package.module:function` (sample, completion) -> Score: reward and metric alike."""
+    stages: Mapping[str, AnyStage] = Field(default_factory=dict)
+    """Stages by name, in order; `kind` may be left out where the name is a kind."""
+    arms: Mapping[str, tuple[str, ...]] | None = None
+    """Chains of stages to compare; None is one arm `main` of all stages. `[]` is the base model."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_from_name(cls, data: Any) -> Any:
+        stages = data.get("stages") if isinstance(data, Mapping) else None
+        if not isinstance(stages, Mapping):
+            return data
+        named = {
+            name: {"kind": name, **stage} if name in KINDS and isinstance(stage, Mapping) else stage
+            for name, stage in stages.items()
+        }
+        return {**data, "stages": named}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if problems := cross_problems(self.model_dump()):
+            raise ValueError("\n".join(f"{key}: {fault}" for key, fault in problems))
+        return self
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The training seeds."""
+        return self.seeds or (self.seed,)
+
+    @property
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """Arm -> chain of stage names."""
+        if self.arms is None:
+            return {"main": tuple(self.stages)}
+        return dict(self.arms)
+
+    def target_of(self, arm: str) -> Literal["cot", "answer"]:
+        """The response format asked of an arm in evaluation."""
+        return self.evaluation.targets.get(arm, self.evaluation.target)
+
+
+def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Faults between parts of a raw recipe, as (dotted key, what is wrong)."""
+    problems: list[tuple[str, str]] = []
+    stages = data.get("stages") or {}
+    arms = data.get("arms")
+    if not isinstance(stages, Mapping):
+        return problems
+    for name in stages:
+        if not str(name).replace("_", "a").replace("-", "a").isalnum():
+            problems.append((f"stages.{name}", "a stage name may hold letters, digits, _ and -"))
+    if data.get("seeds") is not None and isinstance(data["seeds"], list | tuple):
+        if not data["seeds"]:
+            problems.append(("seeds", "the list is empty; give at least one seed"))
+        elif len(set(map(str, data["seeds"]))) < len(data["seeds"]):
+            problems.append(("seeds", "a seed appears twice; seeds must differ"))
+    if arms is not None and isinstance(arms, Mapping):
+        if not arms:
+            problems.append(("arms", "the mapping is empty; name an arm or drop the key"))
+        for arm, chain in arms.items():
+            for position, name in enumerate(chain if isinstance(chain, list | tuple) else ()):
+                if name not in stages:
+                    hint = did_you_mean(str(name), map(str, stages))
+                    problems.append((f"arms.{arm}.{position}", f"unknown stage {name!r}; {hint}"))
+    targets = (
+        (data.get("evaluation") or {}).get("targets")
+        if isinstance(data.get("evaluation"), Mapping)
+        else None
+    )
+    if isinstance(targets, Mapping):
+        known = list(map(str, arms)) if isinstance(arms, Mapping) else ["main"]
+        for arm in targets:
+            if arm not in [*known, BASE_ARM]:
+                hint = did_you_mean(str(arm), [*known, BASE_ARM])
+                problems.append((f"evaluation.targets.{arm}", f"unknown arm {arm!r}; {hint}"))
+    return problems
