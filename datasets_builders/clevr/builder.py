@@ -1,0 +1,315 @@
+"""ClevrPolicy: pictures, decision-tree policies, gold answers and gold walks (paper, ClevrPolicy).
+
+    build(out, seed=0, depth=6, variant="M", policies=10, train=2000)
+
+draws the pictures, or takes them from a real CLEVR directory (`source`). Numbers of rows are *per
+policy*. Splits never share a picture, and crops come from pictures of no split.
+"""
+
+import hashlib
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets_builders.base import check_gold, seal, staged, write_policies, write_split
+from datasets_builders.clevr import wording
+from datasets_builders.clevr.arguments import Arguments, parse
+from datasets_builders.clevr.crops import Crop, Value
+from datasets_builders.clevr.grader import grade
+from datasets_builders.clevr.pictures import Studio
+from datasets_builders.clevr.render import save_png
+from datasets_builders.clevr.sources import Drawn, Found, Source
+from datasets_builders.clevr.tree import Node, Tree, grow
+from datasets_builders.cot import forward_cot, resolve_generate
+from datasets_builders.parallel import progress_bar
+from trimpi.errors import UserError
+from trimpi.policy import Policy
+from trimpi.sample import DataFolder, Sample
+
+BUILDER = "datasets_builders.clevr.builder:build"
+_NAME_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A policy before it is written; `shown` are its conditions that get a crop."""
+
+    id: str
+    name: str
+    tree: Tree
+    shown: frozenset[str] = frozenset()
+
+
+def plan(**args: Any) -> dict[str, Any]:
+    """Check all arguments without building; returns what would be built.
+
+    Takes what `build` takes (`seed` may be left out).
+
+    Raises:
+        UserError: every wrong argument, one a line.
+    """
+    seed = args.pop("seed", 0)
+    _check_seed(seed)
+    arguments = parse(args)
+    if arguments.generate is not None and not callable(arguments.generate):
+        resolve_generate(arguments.generate)
+    rows = {split: count * arguments.policies for split, count in arguments.rows.items()}
+    return {
+        "builder": BUILDER,
+        "args": arguments.content(),
+        "seed": seed,
+        "splits": rows,
+        "rows": sum(rows.values()),
+        "pictures": sum(arguments.rows.values() if arguments.source else rows.values()),
+        "workers": arguments.processes,
+    }
+
+
+def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFolder:
+    """Build a ClevrPolicy data folder at `out`; equal arguments and seed give equal bytes.
+
+    Args:
+        out: a folder that does not exist yet, or is empty.
+        seed: fixes names, trees, wording, scenes and pictures.
+        progress: show a bar on standard error.
+        args: see `datasets_builders.clevr.arguments.Arguments`.
+
+    Raises:
+        UserError: wrong arguments, too few source pictures, or objects that do not fit.
+    """
+    _check_seed(seed)
+    arguments = parse(args)
+    out = Path(out)
+    identity = {"card": arguments.content(), "seed": seed, "code": _code_digest()}
+    with staged(out, identity) as root:
+        drafts = draft_policies(seed, arguments)
+        with_override = "override" in arguments.rows
+        new = redraft(seed, arguments, drafts) if with_override else []
+        source = _source(root, seed, arguments)
+        everyone = drafts + new
+        crops = source.crops(_shown_values(everyone)) if arguments.variant == "M" else {}
+        policies = {draft.id: _write(root, seed, draft, crops) for draft in everyone}
+        total = plan(seed=seed, **args)["rows"]
+        with progress_bar("rows") as bar:
+            bar.disable = not progress
+            task = bar.add_task("ClevrPolicy", total=total, rate="")
+            splits: dict[str, list[Sample]] = {}
+            for split, count in arguments.rows.items():
+                splits[split] = []
+                group = new if split == "override" else drafts
+                for sample in _samples(root, seed, split, count, group, drafts, source, arguments):
+                    splits[split].append(sample)
+                    bar.update(task, advance=1, description=split)
+        extra = _forward(root, seed, splits, policies, arguments)
+        for split, samples in splits.items():
+            check_gold(samples, grade, lambda sample: near_misses(sample, policies))
+            write_split(root, split, samples)
+        write_policies(root, policies)
+        shutil.rmtree(root / ".work", ignore_errors=True)
+        if with_override:
+            extra["override_same_answer"] = _share_kept(splits["override"])
+        about = _about(arguments)
+        seal(root, builder=BUILDER, args=arguments.content(), seed=seed, about=about, extra=extra)
+    return DataFolder(out)
+
+
+def _check_seed(seed: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed: must be a whole number, 0 or more, found {seed!r}")
+
+
+def _code_digest() -> str:
+    """Hash of the sources, so that pictures of other code are never taken over."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def draft_policies(seed: int, arguments: Arguments) -> list[Draft]:
+    """Draw names and trees.
+
+    Raises:
+        UserError: no unused name turns up.
+    """
+    rng = random.Random(f"{seed}/policies")
+    drafts: list[Draft] = []
+    taken: set[str] = set()
+    for number in range(arguments.policies):
+        for _ in range(_NAME_TRIES):
+            name = wording.made_up_name(rng)
+            if name.lower() not in taken:
+                break
+        else:
+            raise UserError(f"policies: names are exhausted after {number}; ask for fewer policies")
+        taken.add(name.lower())
+        tree = grow(rng, arguments.depth)
+        drafts.append(_draft(seed, name.lower(), name, tree, arguments))
+    return drafts
+
+
+def redraft(seed: int, arguments: Arguments, drafts: list[Draft]) -> list[Draft]:
+    """The override policies: each name again, with another tree."""
+    rng = random.Random(f"{seed}/override")
+    new = []
+    for old in drafts:
+        tree = grow(rng, arguments.depth)
+        while tree == old.tree:
+            tree = grow(rng, arguments.depth)
+        new.append(_draft(seed, f"override/{old.id}", old.name, tree, arguments))
+    return new
+
+
+def _draft(seed: int, identifier: str, name: str, tree: Tree, arguments: Arguments) -> Draft:
+    if arguments.variant == "T":
+        return Draft(identifier, name, tree)
+    # Drawn apart, so that variants T and M of one seed have the same names and trees.
+    rng = random.Random(f"{seed}/shown/{identifier}")
+    names = [node.condition for node in tree.decisions()]
+    shown = rng.sample(names, max(1, round(arguments.crop_share * len(names))))
+    return Draft(identifier, name, tree, frozenset(shown))
+
+
+def _shown_values(drafts: list[Draft]) -> set[Value]:
+    return {
+        (node.attribute, node.value)
+        for draft in drafts
+        for node in draft.tree.decisions()
+        if node.condition in draft.shown
+    }
+
+
+def _source(root: Path, seed: int, arguments: Arguments) -> Source:
+    if arguments.source is None:
+        studio = Studio(seed, arguments.look, arguments.object_range, root)
+        return Drawn(studio, arguments.processes)
+    size = (arguments.width, arguments.height) if arguments.width and arguments.height else None
+    return Found(Path(arguments.source), root, seed, arguments.rows, size)
+
+
+def _write(root: Path, seed: int, draft: Draft, crops: Mapping[Value, list[Crop]]) -> Policy:
+    rng = random.Random(f"{seed}/wording/{draft.id}")
+
+    def crop(node: Node) -> str:
+        if node.condition not in draft.shown:
+            return ""
+        file = root / "policies" / "images" / draft.id / f"{node.condition}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_png(rng.choice(crops[node.attribute, node.value]).image, file)
+        return str(file)
+
+    policy = wording.write_policy(rng, draft.name, draft.tree, crop=crop if draft.shown else None)
+    cases = [wording.answer(case) for case in sorted(case for case, _ in draft.tree.leaves())]
+    return replace(policy, metadata={**policy.metadata, "cases": cases})
+
+
+def _samples(
+    root: Path,
+    seed: int,
+    split: str,
+    rows: int,
+    group: list[Draft],
+    originals: list[Draft],
+    source: Source,
+    arguments: Arguments,
+) -> Iterator[Sample]:
+    """Rows of a split, the policies taking turns."""
+    pictures = source.pictures(split, [draft.tree for draft in group], rows)
+    for index, picture in enumerate(pictures):
+        number = index % len(group)
+        draft = group[number]
+        path, case = draft.tree.decide(picture.scene["objects"])
+        facts: dict[str, Any] = {
+            "scene": picture.scene,
+            "path": [step._asdict() for step in path],
+            "depth": arguments.depth,
+            "variant": arguments.variant,
+        }
+        if split == "override":
+            _, before = originals[number].tree.decide(picture.scene["objects"])
+            facts["original_answer"] = wording.answer(before)
+        yield Sample(
+            id=f"{split}-{index:06d}",
+            images=(str(root / picture.file),),
+            query=wording.query(random.Random(f"{seed}/query/{split}/{index}"), draft.name),
+            policy=draft.id,
+            answer=wording.answer(case),
+            rationale=None if split == "train" else wording.rationale(path, case),
+            facts=facts,
+        )
+
+
+def _forward(
+    root: Path,
+    seed: int,
+    splits: dict[str, list[Sample]],
+    policies: Mapping[str, Policy],
+    arguments: Arguments,
+) -> dict[str, Any]:
+    """Put a model's rationales in place of the gold walks of train_cot, where asked for."""
+    if arguments.generate is None or "train_cot" not in splits:
+        return {"cot": "gold walk"}
+    asked = splits["train_cot"]
+    kept, report = forward_cot(
+        asked,
+        policies,
+        resolve_generate(arguments.generate),
+        grade,
+        max_new_tokens=arguments.cot_tokens,
+        attempts=arguments.cot_attempts,
+        seed=seed,
+    )
+    used = {image for sample in kept for image in sample.images}
+    for sample in asked:
+        for image in sample.images:
+            if image not in used:
+                Path(image).unlink(missing_ok=True)
+    splits["train_cot"] = kept
+    return {"cot": "forward, filtered by the grader", "forward_cot": report.to_json()}
+
+
+def near_misses(sample: Sample, policies: Mapping[str, Policy]) -> list[str]:
+    """Answers that must not pass: the policy's other cases, and the gold case with a digit more."""
+    cases = policies[sample.policy or ""].metadata["cases"]
+    others = [case for case in cases if case != sample.answer]
+    number = sample.answer.removeprefix("Case ")
+    return [*others, f"{sample.answer}0", f"Case 1{number}", number]
+
+
+def _share_kept(samples: list[Sample]) -> float:
+    same = sum(sample.answer == sample.facts["original_answer"] for sample in samples)
+    return round(same / len(samples), 4)
+
+
+def _about(arguments: Arguments) -> str:
+    values = "in words" if arguments.variant == "T" else "in words or by image crops"
+    where = "drawn" if arguments.source is None else "taken from a CLEVR directory"
+    return (
+        f"ClevrPolicy: {arguments.policies} policies, each a decision tree of depth"
+        f" {arguments.depth} over the objects of a picture, with attribute values {values}."
+        f" Pictures are {where}. A request names its policy; the answer is the case that the tree"
+        " gives. Splits share no picture. Policies `override/<id>` have the name of `<id>` and"
+        " another tree."
+    )
+
+
+def verify(sample: Sample, policy: Policy) -> list[str]:
+    """Derive path, answer and gold walk again from the scene; the differences in words.
+
+    `trimpi data check` calls this for every row.
+    """
+    problems = []
+    tree = Tree.from_json(policy.metadata["tree"])
+    path, case = tree.decide(sample.facts["scene"]["objects"])
+    right = wording.answer(case)
+    cases = policy.metadata["cases"]
+    if sample.answer not in cases:
+        problems.append(f"answer {sample.answer!r} is no case of policy {policy.name}")
+    elif sample.answer != right:
+        problems.append(f"answer {sample.answer!r}, but the tree gives {right!r}")
+    if sample.facts["path"] != [step._asdict() for step in path]:
+        problems.append("facts.path is not the tree's path for this scene")
+    if policy.name not in sample.query:
+        problems.append(f"query does not name policy {policy.name}")
+    return problems
