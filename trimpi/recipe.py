@@ -6,78 +6,29 @@ A recipe says which model goes through which stages on which data, and what is m
 (arXiv 2510.09474, hyperparameter table) wherever it gives one.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
+
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 
 KINDS = ("cpt", "sft", "rl", "pretrain")
-BASE_ARM = "base"
-"""The chain of no stages; the arm list `[]` means this one."""
-
-OWNED_TRAINER_KEYS: dict[str, str] = {
-    "output_dir": "the run folder decides it",
-    "seed": "use the recipe's 'seed'",
-    "data_seed": "use the recipe's 'seed'",
-    "num_train_epochs": "use 'epochs'",
-    "max_steps": "use 'max_steps'",
-    "learning_rate": "use 'lr'",
-    "per_device_train_batch_size": "use 'micro_batch_size'",
-    "gradient_accumulation_steps": "it follows from the batch sizes",
-    "steps_per_generation": "it follows from 'prompts_per_step' and 'updates_per_rollout'",
-    "generation_batch_size": "it follows from 'prompts_per_step' and 'group_size'",
-    "num_generations": "use 'group_size'",
-    "num_iterations": "use 'updates_per_rollout'",
-    "beta": "use 'beta'",
-    "epsilon": "use 'epsilon'",
-    "epsilon_high": "use 'epsilon_high'",
-    "loss_type": "use 'loss_type'",
-    "temperature": "use 'temperature'",
-    "max_completion_length": "use 'max_new_tokens'",
-    "reward_weights": "use 'accuracy_weight' and 'format_weight'",
-    "warmup_ratio": "use 'warmup_ratio'",
-    "lr_scheduler_type": "use 'lr_scheduler'",
-    "weight_decay": "use 'weight_decay'",
-    "max_grad_norm": "use 'max_grad_norm'",
-    "gradient_checkpointing": "use 'gradient_checkpointing'",
-    "bf16": "use 'bf16'",
-    "fp16": "use 'bf16', or the model's 'dtype'",
-    "save_steps": "use 'save_steps'",
-    "save_strategy": "use 'save_steps'",
-    "logging_steps": "use 'logging_steps'",
-    "max_length": "nothing is ever truncated here",
-    "truncation_mode": "nothing is ever truncated here",
-    "packing": "a row is one sequence here",
-    "completion_only_loss": "the stage decides what is in the loss",
-    "assistant_only_loss": "the stage decides what is in the loss",
-    "remove_unused_columns": "the stage's own batches need it off",
-    "dataset_text_field": "data come from the data folder",
-    "dataset_kwargs": "data come from the data folder",
-    "model_init_kwargs": "use the recipe's 'model'",
-    "resume_from_checkpoint": "a run resumes by itself",
-}
-"""TRL and Trainer fields that a stage sets itself, each with what to use in its place."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name: the nearest known one, else all of them."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, 1, 0.55)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
 
 
 class Section(BaseModel):
     """Base of all parts of a recipe: frozen, every key known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -103,7 +54,7 @@ class LoraConfig(Section):
 
     r: PositiveInt = 8
     alpha: PositiveInt = 16
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     target_modules: Any = "language"
     """`language` (all linear layers of the language model, never lm_head) or a list of names."""
 
@@ -136,7 +87,7 @@ class StageConfig(Section):
     freeze_vision: bool = False
     warmup_ratio: Fraction = 0.0
     lr_scheduler: Scheduler = "cosine"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegative = 0.0
     max_grad_norm: PositiveFloat = 1.0
     gradient_checkpointing: bool = False
     bf16: bool | None = None
@@ -209,24 +160,24 @@ class RlConfig(StageConfig):
     lr: PositiveFloat = 1e-6
     prompts_per_step: PositiveInt = 384
     """Prompts in one rollout batch; each gets `group_size` completions."""
-    group_size: Annotated[int, Field(ge=2)] = 16
+    group_size: Annotated[int, Field(ge=2, strict=True)] = 16
     """Completions per prompt that share one baseline: the paper's pooled 2G."""
-    policy_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    policy_fraction: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     """Share of a group generated with the policy in context; 0 is plain GRPO."""
     updates_per_rollout: PositiveInt = 1
     """Optimizer updates made from one rollout batch, each on an equal share of its prompts.
     From the second on the ratio leaves 1 and clipping acts."""
-    beta: Annotated[float, Field(ge=0)] = 0.01
+    beta: NonNegative = 0.01
     epsilon: PositiveFloat = 0.2
     epsilon_high: PositiveFloat = 0.3
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "grpo"
     temperature: PositiveFloat = 1.0
     max_new_tokens: PositiveInt = 512
     accuracy_weight: PositiveFloat = 1.0
-    format_weight: Annotated[float, Field(ge=0)] = 0.5
-    preflight_prompts: Annotated[int, Field(ge=0)] = 16
-    """Prompts tried before the first step to measure pass rate and groups without signal; 0: none."""
-    preflight_rollouts: Annotated[int, Field(ge=2)] = 4
+    format_weight: NonNegative = 0.5
+    preflight_prompts: Count = 16
+    """Prompts tried before the first step: pass rate and groups without signal; 0 skips it."""
+    preflight_rollouts: Annotated[int, Field(ge=2, strict=True)] = 4
 
     @property
     def rollouts(self) -> int:
@@ -293,12 +244,12 @@ AnyStage = Annotated[CptConfig | SftConfig | RlConfig | PretrainConfig, Field(di
 
 
 class DataConfig(Section):
-    """A data set: built (`builder`, `args`, `seed`) or read from a `folder`, exactly one of both."""
+    """A data set: either built (`builder`, `args`, `seed`) or read from a `folder`."""
 
     builder: ModuleName | None = None
     """`package.module:function`, called as `build(out, seed=seed, **args)`."""
     args: Mapping[str, Any] = Field(default_factory=dict)
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
     """Seed of the data, kept apart from the training seeds."""
     folder: str | None = None
     """A data folder, relative to the recipe file."""
@@ -342,7 +293,7 @@ class ReportConfig(Section):
     """What the report shows beside the numbers."""
 
     title: str | None = None
-    examples: Annotated[int, Field(ge=0)] = 6
+    examples: Count = 6
     """Example cards (picture, reasoning, policy path) per arm."""
 
 
@@ -351,8 +302,8 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     description: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    seed: Count = 0
+    seeds: tuple[Count, ...] | None = None
     """Several training seeds, in place of `seed`."""
     output: str | None = None
     """The run folder, relative to the working directory; None is `runs/<name>`."""
@@ -400,40 +351,3 @@ class Recipe(Section):
     def target_of(self, arm: str) -> Literal["cot", "answer"]:
         """The response format asked of an arm in evaluation."""
         return self.evaluation.targets.get(arm, self.evaluation.target)
-
-
-def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Faults between parts of a raw recipe, as (dotted key, what is wrong)."""
-    problems: list[tuple[str, str]] = []
-    stages = data.get("stages") or {}
-    arms = data.get("arms")
-    if not isinstance(stages, Mapping):
-        return problems
-    for name in stages:
-        if not str(name).replace("_", "a").replace("-", "a").isalnum():
-            problems.append((f"stages.{name}", "a stage name may hold letters, digits, _ and -"))
-    if data.get("seeds") is not None and isinstance(data["seeds"], list | tuple):
-        if not data["seeds"]:
-            problems.append(("seeds", "the list is empty; give at least one seed"))
-        elif len(set(map(str, data["seeds"]))) < len(data["seeds"]):
-            problems.append(("seeds", "a seed appears twice; seeds must differ"))
-    if arms is not None and isinstance(arms, Mapping):
-        if not arms:
-            problems.append(("arms", "the mapping is empty; name an arm or drop the key"))
-        for arm, chain in arms.items():
-            for position, name in enumerate(chain if isinstance(chain, list | tuple) else ()):
-                if name not in stages:
-                    hint = did_you_mean(str(name), map(str, stages))
-                    problems.append((f"arms.{arm}.{position}", f"unknown stage {name!r}; {hint}"))
-    targets = (
-        (data.get("evaluation") or {}).get("targets")
-        if isinstance(data.get("evaluation"), Mapping)
-        else None
-    )
-    if isinstance(targets, Mapping):
-        known = list(map(str, arms)) if isinstance(arms, Mapping) else ["main"]
-        for arm in targets:
-            if arm not in [*known, BASE_ARM]:
-                hint = did_you_mean(str(arm), [*known, BASE_ARM])
-                problems.append((f"evaluation.targets.{arm}", f"unknown arm {arm!r}; {hint}"))
-    return problems

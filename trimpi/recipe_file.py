@@ -1,0 +1,265 @@
+"""Reading a recipe from YAML: overrides, all problems at once, paths made absolute.
+
+Every problem is one line: file and line (or the `--set` that caused it), dotted key, what is
+wrong, and for a mistyped name the nearest known one.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from trimpi.errors import UserError
+from trimpi.recipe import KINDS, Recipe
+from trimpi.recipe_rules import cross_problems, did_you_mean
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the plain scalars of YAML 1.2: 1e-6 is a float, yes and no are words."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)"
+        r"|[-+]?\.inf|\.nan",
+        list("-+0123456789."),
+    ),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
+def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """The data of a YAML text, and the line of each key.
+
+    Raises:
+        UserError: the text is not YAML, or a mapping holds a key twice.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        lines: dict[tuple[str, ...], int] = {}
+        if twice := _note_lines(node, (), lines):
+            raise UserError.join(
+                [f"{where}:{line}: {key}: key given twice; keep one" for key, line in twice]
+            )
+        return (None if node is None else loader.construct_document(node)), lines
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        fault = " ".join(filter(None, [error.context, error.problem]))
+        raise UserError(f"{where}:{line}: not YAML ({fault}); correct the line") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
+    finally:
+        loader.dispose()
+
+
+def _note_lines(
+    node: Any, path: tuple[str, ...], lines: dict[tuple[str, ...], int]
+) -> list[tuple[str, int]]:
+    twice = []
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if here in lines:
+                twice.append((".".join(here), key.start_mark.line + 1))
+            lines[here] = key.start_mark.line + 1
+            twice += _note_lines(value, here, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            here = (*path, str(index))
+            lines[here] = value.start_mark.line + 1
+            twice += _note_lines(value, here, lines)
+    return twice
+
+
+def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `overrides` are `dotted.key=value` with the value in YAML.
+
+    Local paths (model, data folders) come back absolute, so that the result can be written
+    elsewhere and means the same.
+
+    Raises:
+        UserError: all problems at once, one a line.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such recipe file; check the path")
+    try:
+        data, lines = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not UTF-8 text; a recipe is a YAML file") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file}: a recipe is a mapping with 'name', 'model', 'data', 'stages'")
+    origins = {key: f"{file}:{line}" for key, line in lines.items()}
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            origins[_apply(data, override)] = "--set"
+        except UserError as error:
+            problems.append(str(error))
+    found = cross_problems(data)
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        found += [problem for item in error.errors() for problem in _readable(item, data)]
+    by_line = sorted(found, key=lambda item: _line_of(lines, item[0]))
+    for key, fault in by_line:
+        problems.append(f"{_origin(origins, key, str(file))}: {key}: {fault}")
+    if problems or recipe is None:
+        raise UserError.join(list(dict.fromkeys(problems)))
+    return _absolute(recipe, file.resolve().parent)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, defaults written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema for editors; a stage named like a kind needs no `kind` there."""
+    schema = Recipe.model_json_schema()
+    stages = schema["properties"]["stages"]
+    union = stages.pop("additionalProperties")
+    kinds = union["discriminator"]["mapping"]
+    stages["properties"] = {kind: {"$ref": kinds[kind]} for kind in KINDS}
+    stages["additionalProperties"] = {"allOf": [union, {"required": ["kind"]}]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _apply(data: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Set one value in the raw recipe; returns its path."""
+    key, equals, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise UserError(f"--set {override}: must be dotted.key=value, e.g. stages.rl.lr=2e-6")
+    value, _ = parse_yaml(text, f"--set {key}")
+    node: Any = data
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                place = ".".join(path[:depth])
+                raise UserError(
+                    f"--set {key}: {place} is a list of {len(node)}; {part!r} is not an index of it"
+                )
+            if last:
+                node[int(part)] = value
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if last:
+                node[part] = value
+            elif node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            raise UserError(f"--set {key}: {'.'.join(path[:depth])} is {node!r}, it has no keys")
+    return path
+
+
+def _origin(origins: Mapping[tuple[str, ...], str], key: str, default: str) -> str:
+    path = tuple(key.split("."))
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path[:-1]
+    return default
+
+
+def _line_of(lines: Mapping[tuple[str, ...], int], key: str) -> int:
+    path = tuple(key.split("."))
+    return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
+
+
+def _readable(error: Any, data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One error of pydantic as (dotted key, what is wrong) pairs."""
+    loc = list(error["loc"])
+    if len(loc) > 2 and loc[0] == "stages" and loc[2] in KINDS:
+        del loc[2]  # the tag of the union, no key of the file
+    key, kind, found = ".".join(map(str, loc)), error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(loc[:-1], data)
+        return [(key, f"unknown key {loc[-1]!r}; {did_you_mean(str(loc[-1]), known)}")]
+    if kind == "missing":
+        return [(key or "recipe", "required key is missing")]
+    if kind == "union_tag_not_found":
+        hint = did_you_mean(str(loc[-1]), KINDS)
+        return [
+            (
+                key,
+                f"unknown stage {loc[-1]!r}; {hint} Any other name needs 'kind: {'|'.join(KINDS)}'",
+            )
+        ]
+    if kind == "union_tag_invalid":
+        tag = error["ctx"]["tag"]
+        return [(f"{key}.kind", f"unknown kind of stage {tag!r}; {did_you_mean(tag, KINDS)}")]
+    if kind == "value_error":
+        if not loc:
+            return []  # faults between parts, reported from the raw data already
+        return [(key, line) for line in str(error["ctx"]["error"]).splitlines()]
+    message = error["msg"].removeprefix("Input ").strip()
+    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"].count(":"):
+        message = "should be 'package.module:name'"
+    if kind == "literal_error" and isinstance(found, str):
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return [(key, f"unknown value {found!r}; {did_you_mean(found, choices)}")]
+    shown = repr(found)
+    return [(key, f"{message}, found {shown if len(shown) < 60 else shown[:57] + '...'}")]
+
+
+def _known_keys(loc: Sequence[Any], data: Any) -> list[str]:
+    """Field names of the recipe section at `loc`."""
+    annotation: Any = Recipe
+    for part in loc:
+        raw, data = data, data.get(part) if isinstance(data, Mapping) else None
+        models = _models(annotation)
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        if fields:
+            annotation = fields[0].annotation
+        elif models and isinstance(raw, Mapping):  # an item of a mapping or list of sections
+            annotation = tuple(models)
+    models = _models(annotation)
+    if len(models) > 1 and isinstance(data, Mapping):
+        kind = data.get("kind", loc[-1])
+        models = [m for m in models if m.model_fields["kind"].default == kind] or models
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """All sections named in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    parts = annotation if isinstance(annotation, tuple) else get_args(annotation)
+    return [model for part in parts for model in _models(part)]
+
+
+def _absolute(recipe: Recipe, base: Path) -> Recipe:
+    """Local paths resolved against the recipe file's folder; hub ids and package:// stay."""
+
+    def folder(path: str) -> str:
+        return str((base / Path(path).expanduser()).resolve())
+
+    model = recipe.model.path
+    hub_like = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model)
+    if not model.startswith("package://") and (not hub_like or (base / model).is_dir()):
+        model = folder(model)
+    changes: dict[str, Any] = {"model": recipe.model.model_copy(update={"path": model})}
+    if recipe.data.folder:
+        update = {"folder": folder(recipe.data.folder)}
+        changes["data"] = recipe.data.model_copy(update=update)
+    skills = recipe.evaluation.skills
+    if skills and skills.folder:
+        skills = skills.model_copy(update={"folder": folder(skills.folder)})
+        changes["evaluation"] = recipe.evaluation.model_copy(update={"skills": skills})
+    return recipe.model_copy(update=changes)

@@ -1,0 +1,100 @@
+"""Rules of a recipe beyond the type of single keys: owned trainer fields, names that must match."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+OWNED_TRAINER_KEYS: dict[str, str] = {
+    "output_dir": "the run folder decides it",
+    "seed": "use the recipe's 'seed'",
+    "data_seed": "use the recipe's 'seed'",
+    "num_train_epochs": "use 'epochs'",
+    "max_steps": "use 'max_steps'",
+    "learning_rate": "use 'lr'",
+    "per_device_train_batch_size": "use 'micro_batch_size'",
+    "gradient_accumulation_steps": "it follows from the batch sizes",
+    "steps_per_generation": "it follows from 'prompts_per_step' and 'updates_per_rollout'",
+    "generation_batch_size": "it follows from 'prompts_per_step' and 'group_size'",
+    "num_generations": "use 'group_size'",
+    "num_iterations": "use 'updates_per_rollout'",
+    "beta": "use 'beta'",
+    "epsilon": "use 'epsilon'",
+    "epsilon_high": "use 'epsilon_high'",
+    "loss_type": "use 'loss_type'",
+    "temperature": "use 'temperature'",
+    "max_completion_length": "use 'max_new_tokens'",
+    "reward_weights": "use 'accuracy_weight' and 'format_weight'",
+    "warmup_ratio": "use 'warmup_ratio'",
+    "lr_scheduler_type": "use 'lr_scheduler'",
+    "weight_decay": "use 'weight_decay'",
+    "max_grad_norm": "use 'max_grad_norm'",
+    "gradient_checkpointing": "use 'gradient_checkpointing'",
+    "bf16": "use 'bf16'",
+    "fp16": "use 'bf16', or the model's 'dtype'",
+    "save_steps": "use 'save_steps'",
+    "save_strategy": "use 'save_steps'",
+    "logging_steps": "use 'logging_steps'",
+    "max_length": "nothing is ever truncated here",
+    "truncation_mode": "nothing is ever truncated here",
+    "packing": "a row is one sequence here",
+    "completion_only_loss": "the stage decides what is in the loss",
+    "assistant_only_loss": "the stage decides what is in the loss",
+    "remove_unused_columns": "the stage's own batches need it off",
+    "dataset_text_field": "data come from the data folder",
+    "dataset_kwargs": "data come from the data folder",
+    "model_init_kwargs": "use the recipe's 'model'",
+    "resume_from_checkpoint": "a run resumes by itself",
+}
+"""TRL and Trainer fields that a stage sets itself, each with what to use in its place."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name: the nearest known one, else all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.55)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
+
+
+def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Faults between parts of a raw recipe, as (dotted key, what is wrong); types may be wrong."""
+    stages, arms = data.get("stages") or {}, data.get("arms")
+    if not isinstance(stages, Mapping):
+        return []
+    names, problems = list(map(str, stages)), []
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in ("base", "eval"):
+            fault = "a stage name holds letters, digits, _ and -, and is not 'base' or 'eval'"
+            problems.append((f"stages.{name}", fault))
+    seeds = data.get("seeds")
+    if isinstance(seeds, list | tuple) and not seeds:
+        problems.append(("seeds", "the list is empty; give at least one seed"))
+    elif isinstance(seeds, list | tuple) and len(set(map(str, seeds))) < len(seeds):
+        problems.append(("seeds", "a seed appears twice; seeds must differ"))
+    known_arms = ["main"]
+    if isinstance(arms, Mapping):
+        known_arms = list(map(str, arms))
+        if not arms:
+            problems.append(("arms", "the mapping is empty; name an arm or drop the key"))
+        for arm, chain in arms.items():
+            problems += _chain_problems(str(arm), chain, names)
+    evaluation = data.get("evaluation")
+    targets = evaluation.get("targets") if isinstance(evaluation, Mapping) else None
+    for arm in targets if isinstance(targets, Mapping) else ():
+        if arm not in [*known_arms, "base"]:
+            hint = did_you_mean(str(arm), [*known_arms, "base"])
+            problems.append((f"evaluation.targets.{arm}", f"unknown arm {arm!r}; {hint}"))
+    return problems
+
+
+def _chain_problems(arm: str, chain: Any, stages: list[str]) -> list[tuple[str, str]]:
+    problems = []
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", arm):
+        problems.append((f"arms.{arm}", "an arm's name holds letters, digits, _ and -"))
+    if arm == "base" and chain:
+        problems.append(("arms.base", "'base' is the model before training; rename the arm"))
+    for index, name in enumerate(chain if isinstance(chain, list | tuple) else ()):
+        if isinstance(name, str) and name not in stages:
+            hint = did_you_mean(name, stages) if stages else "there are no stages"
+            problems.append((f"arms.{arm}.{index}", f"unknown stage {name!r}; {hint}"))
+    return problems
