@@ -86,7 +86,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote for one sample. `truncated`: stopped by the length limit, not by itself."""
+    """What a model wrote for one sample; `truncated`: the length limit stopped it."""
 
     sample_id: str
     text: str

@@ -41,9 +41,9 @@ def draw(rng: random.Random, kind: str, scene: Mapping[str, Any]) -> Task:
         return _follow(rng, scene, int(kind.removeprefix("policy_")))
     if kind == "recital":
         return _recite(rng)
-    query, answer = {"name": _name, "exist": _exist, "attribute": _attribute, "count": _count}[kind](
-        rng, scene["objects"]
-    )
+    query, answer = {"name": _name, "exist": _exist, "attribute": _attribute, "count": _count}[
+        kind
+    ](rng, scene["objects"])
     return Task(kind, query, answer)
 
 

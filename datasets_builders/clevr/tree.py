@@ -114,7 +114,9 @@ class Tree:
                     raise KeyError(value)
                 return Node(raw["condition"], attribute, value, load(raw["yes"]), load(raw["no"]))
             except (KeyError, TypeError) as error:
-                raise UserError(f"policy tree: bad node near {error}; build the data again") from None
+                raise UserError(
+                    f"policy tree: bad node near {error}; build the data again"
+                ) from None
 
         return cls(load(record.get("root")), int(record.get("depth", 0)))
 
@@ -132,7 +134,9 @@ def grow(rng: random.Random, depth: int) -> Tree:
         raise UserError(f"depth: {depth} is outside 1..{MAX_DEPTH}; choose a depth in that range")
     count = 0
 
-    def draw(condition: str, layer: int, known_true: set[str], known_false: set[tuple[str, str]]) -> Node:
+    def draw(
+        condition: str, layer: int, known_true: set[str], known_false: set[tuple[str, str]]
+    ) -> Node:
         nonlocal count
         options = []
         for name, values in ATTRIBUTES.items():
@@ -156,6 +160,8 @@ def grow(rng: random.Random, depth: int) -> Tree:
         if node.case is not None:
             return Node(case=cases[node.case - 1])
         assert node.yes is not None and node.no is not None
-        return Node(node.condition, node.attribute, node.value, renumber(node.yes), renumber(node.no))
+        return Node(
+            node.condition, node.attribute, node.value, renumber(node.yes), renumber(node.no)
+        )
 
     return Tree(renumber(root), depth)

@@ -5,6 +5,7 @@ so that following a policy is multi-hop (paper, ClevrPolicy). A rationale quotes
 it applies and then the branch that it takes.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
@@ -28,9 +29,33 @@ QUERIES = (
     "Apply policy {name} to this picture. Which response applies?",
 )
 
-_ONSETS = "b d f g h k l m n p r s t v z br dr gr kr pl st tr vl".split()
-_VOWELS = "a e i o u".split()
-_CODAS = "l m n r s x th nd".split()
+_ONSETS = [
+    "b",
+    "d",
+    "f",
+    "g",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "z",
+    "br",
+    "dr",
+    "gr",
+    "kr",
+    "pl",
+    "st",
+    "tr",
+    "vl",
+]
+_VOWELS = ["a", "e", "i", "o", "u"]
+_CODAS = ["l", "m", "n", "r", "s", "x", "th", "nd"]
 
 Crop = Callable[[Node], str]
 
@@ -56,13 +81,16 @@ def _branch(child: Node) -> str:
 def condition_text(node: Node) -> str:
     """A whole condition without its number: question and both branches."""
     assert node.yes is not None and node.no is not None
-    return (
-        f"{question(node.attribute, node.value)} Yes: {_branch(node.yes)} No: {_branch(node.no)}"
-    )
+    return f"{question(node.attribute, node.value)} Yes: {_branch(node.yes)} No: {_branch(node.no)}"
 
 
 def write_policy(
-    rng: random.Random, name: str, tree: Tree, *, sections: int | None = None, crop: Crop | None = None
+    rng: random.Random,
+    name: str,
+    tree: Tree,
+    *,
+    sections: int | None = None,
+    crop: Crop | None = None,
 ) -> Policy:
     """The policy text (variant T), or text with image crops as attribute values (variant M).
 
@@ -102,7 +130,7 @@ def write_policy(
 
 def _chunks(items: Sequence[Node], count: int) -> list[Sequence[Node]]:
     edges = [round(index * len(items) / count) for index in range(count + 1)]
-    return [items[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [items[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def query(rng: random.Random, name: str) -> str:
@@ -126,7 +154,11 @@ def rationale(path: Sequence[Step], case: int) -> str:
     for index, step in enumerate(path):
         verdict = "Yes" if step.outcome else "No"
         last = index + 1 == len(path)
-        target = f"the response is Case {case}" if last else f"go to Condition {path[index + 1].condition}"
+        target = (
+            f"the response is Case {case}"
+            if last
+            else f"go to Condition {path[index + 1].condition}"
+        )
         lines.append(
             f"Condition {step.condition}: {question(step.attribute, step.value)} {verdict}: {target}."
         )

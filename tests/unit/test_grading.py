@@ -1,0 +1,31 @@
+"""Graders with adversarial negatives."""
+
+import pytest
+
+from trimpi.grading import exact_answer, format_score
+from trimpi.sample import Completion, Sample
+
+SAMPLE = Sample("s", (), "q", None, "Case 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"<think> x </think> \boxed{Case 1}", 1.0),
+        (r"\boxed{ case  1 }", 1.0),
+        (r"\boxed{Case 12}", 0.0),
+        (r"\boxed{Case 11}", 0.0),
+        (r"\boxed{1}", 0.0),
+        (r"\boxed{Case 1 or Case 2}", 0.0),
+        ("Case 1", 0.0),
+        (r"\boxed{Case 1} no, \boxed{Case 2}", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_exact_answer(text: str, value: float) -> None:
+    assert exact_answer(SAMPLE, Completion("s", text)).value == value
+
+
+def test_format() -> None:
+    assert format_score(Completion("s", r"<think> x </think> \boxed{1}")) == 1.0
+    assert format_score(Completion("s", r"\boxed{1}")) == 0.0

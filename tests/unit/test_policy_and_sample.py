@@ -1,0 +1,113 @@
+"""Nouns on disk: round trips, digests, and one clear line for each fault."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trimpi.errors import UserError
+from trimpi.policy import ImagePart, Policy, TextPart
+from trimpi.sample import DataFolder, Sample
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"A")
+    (tmp_path / "images" / "b.png").write_bytes(b"B")
+    (tmp_path / "policies").mkdir()
+    policy = Policy(
+        "Zed", (TextPart("Do "), ImagePart(str(tmp_path / "images" / "a.png"))), {"k": 1}
+    )
+    (tmp_path / "policies" / "zed.json").write_text(json.dumps(policy.to_json(tmp_path)))
+    (tmp_path / "card.json").write_text("{}")
+    return tmp_path
+
+
+def rows(folder: Path, *records: object) -> DataFolder:
+    lines = [r if isinstance(r, str) else json.dumps(r) for r in records]
+    (folder / "test.jsonl").write_text("".join(line + "\n" for line in lines))
+    return DataFolder(folder)
+
+
+ROW = {"id": "1", "images": ["images/b.png"], "query": "q", "policy": "zed", "answer": "Case 1"}
+
+
+def test_round_trips(folder: Path) -> None:
+    data = rows(folder, ROW)
+    sample = data.read("test")[0]
+    assert Sample.from_json(sample.to_json(folder), folder, "x") == sample
+    policy = data.policy_of(sample)
+    assert policy is not None and policy.text == "Do " and policy.metadata == {"k": 1}
+    (folder / "p.md").write_text(policy.to_markdown(folder))
+    again = Policy.from_markdown(folder / "p.md")
+    assert (again.name, again.parts) == (policy.name, policy.parts)
+
+
+def test_digest_follows_content_not_paths(folder: Path) -> None:
+    def digest(text: str, image: str) -> str:
+        return Policy("Zed", (TextPart(text), ImagePart(str(folder / "images" / image)))).digest()
+
+    before = digest("Do ", "a.png")
+    assert digest("Do ", "b.png") != before and digest("Do", "a.png") != before
+    (folder / "images" / "b.png").write_bytes(b"A")
+    assert digest("Do ", "b.png") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": ["images/b.png"]}, "unknown field 'image'; did you mean 'images'"),
+        ({"images": "images/b.png"}, "field 'images' must be a list"),
+        ({"images": ["../up.png"]}, "leaves its folder"),
+        ({"images": ["images/none.png"]}, "not found"),
+        ({"policy": "zet"}, "unknown policy 'zet'; did you mean 'zed'"),
+        ({"answer": 3}, "field 'answer' must be a string, found 3"),
+        ({"facts": []}, "field 'facts' must be an object"),
+    ],
+)
+def test_bad_rows_name_file_row_and_cure(folder: Path, change: dict, message: str) -> None:
+    data = rows(folder, ROW, ROW | {"id": "2"} | change)
+    with pytest.raises(UserError) as caught:
+        data.read("test")
+    assert "test.jsonl:2" in str(caught.value) and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_problems_at_once(folder: Path) -> None:
+    data = rows(folder, ROW | {"answer": 1}, ROW, ROW, "{broken")
+    with pytest.raises(UserError) as caught:
+        data.read("test")
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0].rsplit(":", 1)[1] for line in lines] == ["1", "3", "4"]
+    assert "appears twice" in lines[1] and "not JSON" in lines[2]
+
+
+def test_empty_missing_and_unfinished(folder: Path) -> None:
+    with pytest.raises(UserError, match="split is empty"):
+        rows(folder).read("test")
+    with pytest.raises(UserError, match="no such split; splits here: test"):
+        DataFolder(folder).read("train")
+    (folder / "card.json").unlink()
+    with pytest.raises(UserError, match="not a whole data set"):
+        _ = DataFolder(folder).card
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"parts": [{"text": "x"}]}, "key 'name'"),
+        ({"name": "Z", "parts": []}, "key 'parts'"),
+        ({"name": "Z", "parts": [{"txt": "x"}]}, r"parts\[0\]"),
+        ({"name": "Z", "parts": [{"image": "images/none.png"}]}, "not found"),
+    ],
+)
+def test_bad_policies(folder: Path, record: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Policy.from_json(record, folder, "p.json")
+
+
+def test_markdown_without_a_name(tmp_path: Path) -> None:
+    (tmp_path / "p.md").write_text("just text")
+    with pytest.raises(UserError, match="front matter"):
+        Policy.from_markdown(tmp_path / "p.md")
