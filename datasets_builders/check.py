@@ -1,0 +1,136 @@
+"""Verifying a data folder: what `trimpi data check` does. Every problem is listed in one pass."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from datasets_builders.base import CARD, content_files, hash_file
+from datasets_builders.parallel import processors
+from trimpi.errors import UserError
+from trimpi.policy import Policy
+from trimpi.sample import DataFolder, Sample
+
+Verify = Callable[[Sample, Policy], list[str]]
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
+
+
+def check(root: Path) -> list[str]:
+    """All problems of a data folder, one line each; an empty list is a clean folder.
+
+    Checked: every file against its hash in the card, no file missing or left over; every picture
+    decodes; every row reads, its policy exists and its answer is one of the policy's cases; no
+    picture in two splits, by name or by content; counts; and every answer derived again by the
+    builder's own `verify`.
+    """
+    folder = DataFolder(Path(root))
+    try:
+        card = folder.card
+        policies = folder.policies
+    except UserError as error:
+        return str(error).splitlines()
+    problems, hashes = _files(folder.root, card.get("files", {}))
+    try:
+        verify = find_verify(str(card.get("builder", "")))
+    except UserError as error:
+        problems.append(f"{folder.root / CARD}: {error}")
+        verify = None
+    expected = dict(card.get("splits", {}))
+    for split in sorted(expected.keys() - set(folder.splits)):
+        problems.append(f"{folder.root / split}.jsonl: split of the card is missing; restore it")
+    owner: dict[str, tuple[str, str]] = {}
+    for split in folder.splits:
+        try:
+            samples = folder.read(split)
+        except UserError as error:
+            problems += str(error).splitlines()
+            continue
+        where = folder.root / f"{split}.jsonl"
+        if split in expected and expected[split] != len(samples):
+            problems.append(f"{where}: {len(samples)} rows, the card says {expected[split]}")
+        for number, sample in enumerate(samples, 1):
+            policy = None if sample.policy is None else policies[sample.policy]
+            problems += [f"{where}:{number}: {text}" for text in _row(sample, policy, verify)]
+            problems += _shared(folder.root, sample, split, f"{where}:{number}", hashes, owner)
+    return problems
+
+
+def find_verify(builder: str) -> Verify | None:
+    """`verify` of the builder's module ("module:name"), None where the module has none.
+
+    Raises:
+        UserError: the module cannot be imported.
+    """
+    module = builder.partition(":")[0]
+    try:
+        found = getattr(importlib.import_module(module), "verify", None) if module else None
+    except ImportError as error:
+        raise UserError(
+            f"builder {builder!r} cannot be imported ({error}); install it to check its answers"
+        ) from None
+    return found if callable(found) else None
+
+
+def _files(root: Path, listed: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Problems of files against the card, and the hash of each file by its absolute name."""
+    problems = [f"{root / CARD}: key 'files' is empty; build the data again"] if not listed else []
+    present = content_files(root)
+    problems += [
+        f"{root / n}: file of the card is missing; restore it"
+        for n in listed
+        if n not in set(present)
+    ]
+    problems += [f"{root / n}: not in the card; remove it" for n in present if n not in listed]
+    with ThreadPoolExecutor(processors()) as pool:
+        found = dict(zip(present, pool.map(hash_file, [root / n for n in present]), strict=True))
+        changed = [n for n in present if n in listed and found[n] != listed[n]]
+        problems += [f"{root / n}: content is not that of the card; restore it" for n in changed]
+        pictures = [root / n for n in present if Path(n).suffix.lower() in PICTURE_SUFFIXES]
+        problems += [problem for problem in pool.map(_picture, pictures) if problem]
+    return problems, {str(root.resolve() / name): digest for name, digest in found.items()}
+
+
+def _picture(file: Path) -> str:
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"{file}: not a whole picture ({error}); restore it"
+    return ""
+
+
+def _row(sample: Sample, policy: Policy | None, verify: Verify | None) -> Iterator[str]:
+    if policy is None:
+        return
+    cases = policy.metadata.get("cases")
+    if cases is not None and sample.answer not in cases:
+        known = f"the {len(cases)} cases of policy {sample.policy}"
+        yield f"answer {sample.answer!r} is not among {known}; correct the row"
+        return
+    if verify is not None:
+        try:
+            yield from verify(sample, policy)
+        except UserError as error:
+            yield str(error)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            yield f"facts cannot be verified ({reason}); build the data again"
+
+
+def _shared(
+    root: Path,
+    sample: Sample,
+    split: str,
+    where: str,
+    hashes: dict[str, str],
+    owner: dict[str, tuple[str, str]],
+) -> Iterator[str]:
+    """Pictures that an earlier split holds too, told by content."""
+    for image in sample.images:
+        content = hashes.get(image, image)
+        first = owner.setdefault(content, (split, image))
+        if first[0] != split:
+            name = Path(image).relative_to(root.resolve())
+            yield f"{where}: picture {name} is in split {first[0]} too; keep splits disjoint"
