@@ -77,11 +77,8 @@ def _files(root: Path, listed: dict[str, str]) -> tuple[list[str], dict[str, str
     """Problems of files against the card, and the hash of each file by its absolute name."""
     problems = [f"{root / CARD}: key 'files' is empty; build the data again"] if not listed else []
     present = content_files(root)
-    problems += [
-        f"{root / n}: file of the card is missing; restore it"
-        for n in listed
-        if n not in set(present)
-    ]
+    gone = sorted(listed.keys() - set(present))
+    problems += [f"{root / n}: file of the card is missing; restore it" for n in gone]
     problems += [f"{root / n}: not in the card; remove it" for n in present if n not in listed]
     with ThreadPoolExecutor(processors()) as pool:
         found = dict(zip(present, pool.map(hash_file, [root / n for n in present]), strict=True))

@@ -62,7 +62,8 @@ def clear_crops(
     for index, (item, box) in enumerate(zip(scene["objects"], boxes, strict=True)):
         half = ROOM * radius_large * focal * image.width / item["pixel_coords"][2]
         u, v = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        window = (round(u - half), round(v - half), round(u + half), round(v + half))
+        left, top, side = round(u - half), round(v - half), round(2 * half)
+        window = (left, top, left + side, top + side)
         whole = _within(box, window) and _within(window, (0, 0, image.width, image.height))
         others = (other for place, other in enumerate(boxes) if place != index)
         if whole and not any(_overlap(window, other) for other in others):
