@@ -64,8 +64,8 @@ CLEVR: Final = Profile(
     border=0,
     min_visible_pixels=200,
     min_visible_fraction=0.3,
-    bevel=0.1,
-    parallax=0.12,
+    bevel=0.13,
+    parallax=0.35,
     contrast=0.0,
 )
 

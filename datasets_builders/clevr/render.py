@@ -59,6 +59,7 @@ def render(scene: dict, profile: Profile) -> Rendered:
     """The picture of a scene in CLEVR's JSON form. Pure: equal input gives equal bytes.
 
     Objects take their extent from the height of their centre (``3d_coords[2]``), as CLEVR's do;
+    ``rotation`` is in radians: CLEVR draws it from [0, 360) and hands it to Blender as radians;
     the camera is ``scene["camera"]["location"]``, or the profile's own where the scene has none.
     """
     scale = profile.supersample
@@ -124,7 +125,7 @@ def _hits(entry: dict, camera: Camera, limits: tuple[int, int]) -> _Hits:
     elif entry["shape"] == "cylinder":
         depth = _cylinder(origin, rays, half)
     else:
-        depth = _cube(origin, rays, half, math.radians(entry["rotation"]))
+        depth = _cube(origin, rays, half, entry["rotation"])
     return _Hits(window, depth, rays)
 
 
@@ -258,7 +259,7 @@ def _normal(entry: dict, point: Triple, half: float, bevel: float) -> Triple:
         length = 1.0 / np.sqrt(out * out + up * up)
         out = out * length / np.maximum(radius, 1e-6)
         return px * out, py * out, np.copysign(up * length, pz)
-    angle = math.radians(entry["rotation"])
+    angle = entry["rotation"]
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     local = (px * cos + py * sin, py * cos - px * sin, pz)
     nx, ny, nz = (np.copysign(np.maximum(np.abs(c) - flat, 0.0), c) for c in local)

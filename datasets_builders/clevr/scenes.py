@@ -1,4 +1,4 @@
-"""Scenes in CLEVR's JSON form: place objects at random, or read a CLEVR directory."""
+"""Scenes in CLEVR's JSON form: place objects at random, or read those of CLEVR itself."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .camera import FRONT, RIGHT, Profile, base_location, camera_of
+from .directory import read_clevr_directory
 from .ontology import ATTRIBUTES
 from .render import Located, Rendered, locate, render
+
+__all__ = [
+    "PlacementError",
+    "place",
+    "read_clevr_directory",
+    "relationships",
+    "sample_attributes",
+]
 
 _DIRECTIONS = {
     "left": [-RIGHT[0], -RIGHT[1], 0.0],
@@ -95,7 +104,7 @@ def _arrange(
                 **chosen,
                 "3d_coords": [x, y, half],
                 "pixel_coords": [round(u), round(v), depth],
-                "rotation": float(rng.uniform(0.0, 360.0)),
+                "rotation": math.radians(float(rng.uniform(0.0, 360.0))),
             }
         )
     return scene

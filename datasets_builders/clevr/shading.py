@@ -60,9 +60,9 @@ def surface(
     ambient = (0.16 - 0.04 * strong) + (0.08 + 0.05 * strong) * nz
     # Light that the ground takes away near the foot of an object.
     foot = 0.72 + 0.28 * np.clip((pz / half + 1.0) * 0.8, 0.0, 1.0)
-    diffuse = (ambient + (0.42 + 0.42 * strong) * key + 0.2 * fill + 0.12 * back) * foot
+    diffuse = (ambient + _mix(0.32, 0.84, strong) * key + 0.2 * fill + 0.12 * back) * foot
     # Deeper colours: a painted surface next to others, not a light of that colour.
-    base = np.asarray(albedo, dtype=np.float32) ** np.float32(1.35)
+    base = np.asarray(albedo, dtype=np.float32) ** np.float32(_mix(1.15, 1.35, strong))
     if not metal:
         return diffuse[:, None] * base
 
@@ -74,17 +74,21 @@ def surface(
     scale = 1.0 / np.sqrt(ex * ex + ey * ey + ez * ez)
     ex, ey, ez = ex * scale, ey * scale, ez * scale
     # Bright ground below a sharp horizon, dark room above it, lighter towards the ceiling.
-    above = np.clip((ez - 0.02 + 0.27 * strong) * 14.0, 0.0, 1.0)
-    ground = (0.30 + 0.34 * strong) * (1.0 + 0.75 * np.clip(ez, -1.0, 0.0)) * foot
-    room = (0.07 - 0.03 * strong) + (0.22 + 0.16 * strong) * np.clip(ez, 0.0, 1.0) ** 2
+    above = np.clip((ez + _mix(0.12, 0.25, strong)) * _mix(6.0, 14.0, strong), 0.0, 1.0)
+    ground = _mix(0.26, 0.64, strong) * (1.0 + 0.75 * np.clip(ez, -1.0, 0.0)) * foot
+    room = _mix(0.02, 0.04, strong) + (0.22 + 0.16 * strong) * np.clip(ez, 0.0, 1.0) ** 2
     mirror = ground + above * (room - ground)
     highlight = (
-        _lamp(ex, ey, ez, KEY, 0.955 - 0.035 * strong, 40.0)
+        _lamp(ex, ey, ez, KEY, _mix(0.972, 0.92, strong), 40.0)
         + 0.7 * _lamp(ex, ey, ez, FILL, 0.975, 60.0)
         + 0.5 * _lamp(ex, ey, ez, BACK, 0.965, 60.0)
     )
-    colour = (mirror * (1.05 + 0.25 * strong) + diffuse * (0.28 - 0.06 * strong))[:, None] * base
+    colour = (mirror * (1.05 + 0.25 * strong) + diffuse * (0.16 + 0.06 * strong))[:, None] * base
     return colour + np.minimum(highlight, 1.0)[:, None] * np.float32(0.85 + 0.15 * strong)
+
+
+def _mix(plain: float, strong: float, contrast: float) -> float:
+    return plain * (1.0 - contrast) + strong * contrast
 
 
 def _lambert(normal: Triple, light: tuple[float, float, float]) -> Array:
@@ -106,7 +110,8 @@ def ground_light(profile: Profile) -> Array:
     u = (np.arange(profile.width, dtype=np.float32) + 0.5) / profile.width - 0.5
     v = (np.arange(profile.height, dtype=np.float32) + 0.5) / profile.height
     radial = np.sqrt((u[None, :] * 1.1) ** 2 + (v[:, None] * 0.75 - 0.85) ** 2)
-    light = 0.105 + 0.26 * np.exp(-((radial / 0.42) ** 2))
+    reach = _mix(0.5, 0.42, profile.contrast)
+    light = _mix(0.12, 0.105, profile.contrast) + 0.26 * np.exp(-((radial / reach) ** 2))
     light.setflags(write=False)
     return light
 
