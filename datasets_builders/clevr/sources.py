@@ -15,7 +15,6 @@ from PIL import Image
 
 from datasets_builders.clevr import scenes
 from datasets_builders.clevr.crops import Crop, Value, clear_crops, collect, estimated_boxes
-from datasets_builders.clevr.ontology import ATTRIBUTES
 from datasets_builders.clevr.pictures import Order, Scene, Studio, draw_all, generator, label
 from datasets_builders.clevr.render import save_png
 from datasets_builders.clevr.tree import Step, Tree
@@ -229,15 +228,3 @@ def part(items: Sequence, sizes: Sequence[int]) -> list[list]:
         seen += size
         cuts.append(seen + (len(items) - total) * seen // total)
     return [list(items[a:b]) for a, b in pairwise(cuts)]
-
-
-def unknown_values(objects: Iterable[Mapping[str, str]]) -> list[str]:
-    """Attribute values outside the ontology, as "name=value"."""
-    return sorted(
-        {
-            f"{n}={item.get(n)}"
-            for item in objects
-            for n, vs in ATTRIBUTES.items()
-            if item.get(n) not in vs
-        }
-    )
