@@ -159,7 +159,6 @@ def rationale(path: Sequence[Step], case: int) -> str:
             if last
             else f"go to Condition {path[index + 1].condition}"
         )
-        lines.append(
-            f"Condition {step.condition}: {question(step.attribute, step.value)} {verdict}: {target}."
-        )
+        asked = question(step.attribute, step.value)
+        lines.append(f"Condition {step.condition}: {asked} {verdict}: {target}.")
     return "\n".join(lines)

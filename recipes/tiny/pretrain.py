@@ -1,4 +1,4 @@
-"""Train tiny-vlm from nothing: a Qwen2.5-VL of some two million parameters that sees and reads CLEVR.
+"""Train tiny-vlm from nothing: a Qwen2.5-VL of two million parameters that sees and reads CLEVR.
 
     python recipes/tiny/pretrain.py --output trimpi/models/tiny-vlm
 

@@ -1,0 +1,122 @@
+"""A data folder of general skills on fresh CLEVR pictures (tasks: `clevr.skills`).
+
+One split, `test`: each row names its task in `facts["task"]` and the response format that it asks
+for in `facts["target"]`; rows of in-context tasks carry a random policy of their own, which stands
+in the prompt. Scored before and after internalization, it gives the forgetting number.
+"""
+
+import random
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from datasets_builders.base import check_gold, seal, staged, write_policies, write_split
+from datasets_builders.clevr import skills
+from datasets_builders.clevr.arguments import PROFILES
+from datasets_builders.clevr.pictures import Order, Studio, draw_all
+from datasets_builders.parallel import processors, progress_bar
+from trimpi.errors import UserError
+from trimpi.grading import exact_answer
+from trimpi.policy import Policy
+from trimpi.sample import DataFolder, Sample
+
+BUILDER = "datasets_builders.clevr.skills_builder:build"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `build` takes beside the folder and the seed."""
+
+    rows: int = 100
+    """Rows of each task."""
+    tasks: tuple[str, ...] = (*skills.PICTURE_TASKS, "policy_1", "policy_2", "policy_3", "recital")
+    profile: str = "tiny"
+    """Look of the pictures: "clevr" or "tiny"."""
+    workers: int | None = None
+    """Processes that draw; null: one a processor. Does not change the result."""
+
+
+def plan(**args: Any) -> dict[str, Any]:
+    """Check all arguments without building; returns what would be built.
+
+    Raises:
+        UserError: every wrong argument, one a line.
+    """
+    seed = args.pop("seed", 0)
+    known = [field.name for field in fields(Arguments)]
+    problems = [
+        f"{key}: unknown argument; known: {', '.join(known)}" for key in args if key not in known
+    ]
+    rows, tasks = args.get("rows", 1), args.get("tasks", Arguments.tasks)
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        problems.append(f"rows: must be a whole number from 1 on, found {rows!r}")
+    allowed = {*Arguments.tasks, *(f"policy_{depth}" for depth in range(1, 9))}
+    if not isinstance(tasks, list | tuple) or not tasks:
+        problems.append(f"tasks: must be a list of task names, found {tasks!r}")
+    else:
+        names = ", ".join(sorted(allowed))
+        problems += [
+            f"tasks: unknown task {t!r}; known: {names}" for t in tasks if t not in allowed
+        ]
+    if args.get("profile", "tiny") not in PROFILES:
+        problems.append(f"profile: must be one of {', '.join(PROFILES)}, found {args['profile']!r}")
+    if problems:
+        raise UserError.join(problems)
+    return {"builder": BUILDER, "args": args, "seed": seed, "splits": {"test": rows * len(tasks)}}
+
+
+def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFolder:
+    """Build the folder; equal arguments and seed give equal bytes.
+
+    Raises:
+        UserError: wrong arguments, or objects that do not fit.
+    """
+    plan(seed=seed, **args)
+    arguments = Arguments(**args | {"tasks": tuple(args.get("tasks", Arguments.tasks))})
+    content = {"rows": arguments.rows, "tasks": list(arguments.tasks), "profile": arguments.profile}
+    profile = PROFILES[arguments.profile]
+    total = arguments.rows * len(arguments.tasks)
+    with staged(Path(out), {"builder": BUILDER, "args": content, "seed": seed}) as root:
+        studio = Studio(seed, profile, (profile.min_objects, profile.max_objects), root)
+        orders = [Order("skills", i, (), f"images/test/{i:06d}.png") for i in range(total)]
+        scenes: list[dict[str, Any]] = []
+        with progress_bar("pictures") as bar:
+            bar.disable = not progress
+            job = bar.add_task("skills", total=total, rate="")
+            for chunk in draw_all(studio, orders, arguments.workers or processors()):
+                scenes += chunk
+                bar.update(job, advance=len(chunk))
+        policies: dict[str, Policy] = {}
+        samples = []
+        for index, (order, scene) in enumerate(zip(orders, scenes, strict=True)):
+            kind = arguments.tasks[index % len(arguments.tasks)]
+            task = skills.draw(random.Random(f"{seed}/skills/{index}"), kind, scene)
+            name = None
+            if task.policy is not None:
+                name = f"{kind}-{index:06d}"
+                policies[name] = task.policy
+            samples.append(
+                Sample(
+                    id=f"{kind}-{index:06d}",
+                    images=(str(root / order.file),) if task.needs_picture else (),
+                    query=task.query,
+                    policy=name,
+                    answer=task.answer,
+                    rationale=task.rationale,
+                    facts={
+                        "task": kind,
+                        "target": "cot" if task.rationale else "answer",
+                        "scene": scene,
+                    },
+                )
+            )
+            if not task.needs_picture:
+                (root / order.file).unlink()
+        shutil.rmtree(root / ".work", ignore_errors=True)
+        check_gold(samples, exact_answer, lambda sample: (sample.answer + "x",))
+        write_policies(root, policies)
+        write_split(root, "test", samples)
+        about = "General skills on CLEVR pictures, to be scored before and after internalization."
+        seal(root, builder=BUILDER, args=content, seed=seed, about=about)
+    return DataFolder(Path(out))
