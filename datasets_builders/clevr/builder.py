@@ -92,7 +92,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
         everyone = drafts + new
         crops = source.crops(_shown_values(everyone)) if arguments.variant == "M" else {}
         policies = {draft.id: _write(root, seed, draft, crops) for draft in everyone}
-        total = plan(seed=seed, **args)["rows"]
+        total = sum(arguments.rows.values()) * arguments.policies
         with progress_bar("rows") as bar:
             bar.disable = not progress
             task = bar.add_task("ClevrPolicy", total=total, rate="")
@@ -270,11 +270,11 @@ def _forward(
 
 
 def near_misses(sample: Sample, policies: Mapping[str, Policy]) -> list[str]:
-    """Answers that must not pass: the policy's other cases, and the gold case with a digit more."""
+    """Answers that must not pass: the next case of the policy, and the gold number changed."""
     cases = policies[sample.policy or ""].metadata["cases"]
-    others = [case for case in cases if case != sample.answer]
+    other = cases[(cases.index(sample.answer) + 1) % len(cases)]
     number = sample.answer.removeprefix("Case ")
-    return [*others, f"{sample.answer}0", f"Case 1{number}", number]
+    return [other, f"{sample.answer}0", f"Case 1{number}", number]
 
 
 def _share_kept(samples: list[Sample]) -> float:

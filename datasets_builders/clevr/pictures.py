@@ -23,7 +23,7 @@ from datasets_builders.parallel import spread
 from trimpi.errors import UserError
 
 Scene = dict[str, Any]
-CHUNK = 25
+CHUNK = 16
 _LAYOUTS = 60  # arrangements tried for one list of objects
 _DRAWS = 40  # lists of objects tried for one picture
 
