@@ -307,6 +307,10 @@ class Recipe(Section):
     """Several training seeds, in place of `seed`."""
     output: str | None = None
     """The run folder, relative to the working directory; None is `runs/<name>`."""
+    devices: PositiveInt = 1
+    """Accelerators that a stage trains on, one process each; batch sizes stay global."""
+    launcher: str | None = None
+    """Command prefix that starts a stage's processes; None with several devices is torchrun."""
     model: ModelConfig
     data: DataConfig
     grader: ModuleName = "trimpi.grading:exact_answer"

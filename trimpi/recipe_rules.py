@@ -80,10 +80,25 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             problems += _chain_problems(str(arm), chain, names)
     evaluation = data.get("evaluation")
     targets = evaluation.get("targets") if isinstance(evaluation, Mapping) else None
-    for arm in targets if isinstance(targets, Mapping) else ():
+    if not isinstance(targets, Mapping):
+        targets = {}
+    for arm in targets:
         if arm not in [*known_arms, "base"]:
             hint = did_you_mean(str(arm), [*known_arms, "base"])
             problems.append((f"evaluation.targets.{arm}", f"unknown arm {arm!r}; {hint}"))
+    return problems + _target_problems(arms, targets)
+
+
+def _target_problems(arms: Any, targets: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Arms of one chain share its evaluation, so they must ask for the same response format."""
+    asked: dict[tuple[str, ...], tuple[str, Any]] = {(): ("base", targets.get("base"))}
+    problems = []
+    for arm, chain in arms.items() if isinstance(arms, Mapping) else ():
+        if isinstance(chain, list | tuple):
+            twin, target = asked.setdefault(tuple(map(str, chain)), (arm, targets.get(arm)))
+            if target != targets.get(arm):
+                fault = f"same stages as arm {twin!r}, so it needs the same target"
+                problems.append((f"evaluation.targets.{arm}", fault))
     return problems
 
 

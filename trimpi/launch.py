@@ -1,0 +1,88 @@
+"""One stage: in this process, or over several devices as `LAUNCHER -m trimpi.launch JOB.json`."""
+
+import gc
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from trimpi.errors import UserError
+from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig
+from trimpi.resolve import resolve_callable
+from trimpi.runs import read_json, write_json
+from trimpi.sample import DataFolder
+
+
+def run_stage(
+    recipe: Recipe, config: StageConfig, model: Path, data: Path, output: Path, seed: int
+) -> Path:
+    """Run a stage and return the model folder that it leaves.
+
+    Raises:
+        UserError: from the stage, or when its processes end with an error.
+    """
+    job = {
+        "stage": config.model_dump(mode="json"),
+        "model": str(model),
+        "model_config": recipe.model.model_dump(mode="json"),
+        "data": str(data),
+        "output": str(output),
+        "seed": seed,
+        "grader": recipe.grader,
+    }
+    if recipe.devices == 1 and recipe.launcher is None:
+        return run_job(job)
+    file = output / "job.json"
+    write_json(file, job)
+    default = f"torchrun --standalone --nproc-per-node {recipe.devices}"
+    command = [*shlex.split(recipe.launcher or default), "-m", "trimpi.launch", str(file)]
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        raise UserError(f"launcher: no command {command[0]!r}; install it or change it") from None
+    if code:
+        raise UserError(
+            f"{output}: the stage's processes ended with code {code} (see above); "
+            "mend the cause and run the same command again, it resumes"
+        )
+    return output / "model"
+
+
+def run_job(job: dict[str, Any]) -> Path:
+    """Run a job in this process; memory is given back before it returns."""
+    from trimpi.stages.inputs import StageInputs
+
+    config: StageConfig = TypeAdapter(AnyStage).validate_python(job["stage"])
+    run = resolve_callable(f"trimpi.stages.{config.kind}:run", "stage")
+    inputs = StageInputs(
+        model=Path(job["model"]),
+        model_config=ModelConfig.model_validate(job["model_config"]),
+        data=DataFolder(Path(job["data"])),
+        output=Path(job["output"]),
+        seed=job["seed"],
+        grader=resolve_callable(job["grader"], "grader"),
+    )
+    try:
+        return Path(run(config, inputs))
+    finally:
+        _free_memory()
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    content = read_json(Path(sys.argv[1]))
+    if content is None:
+        sys.exit(f"{sys.argv[1]}: no such job file")
+    try:
+        run_job(content)
+    except UserError as problem:
+        print(problem, file=sys.stderr)
+        sys.exit(2)

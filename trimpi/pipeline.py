@@ -1,0 +1,290 @@
+"""Running a recipe: data, then per seed and arm the chain of stages, evaluation, report.
+
+Every step writes its own folder and is skipped when that folder is finished with the same
+content: same data, same base model, same settings of this stage and of those before it, same seed.
+Arms share the folders of the stages that they have in common.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimpi.errors import UserError
+from trimpi.launch import run_stage
+from trimpi.model_source import locate
+from trimpi.recipe import DataConfig, Recipe
+from trimpi.recipe_file import dump_recipe
+from trimpi.resolve import resolve_callable
+from trimpi.runs import (
+    STAGE,
+    begin,
+    chain_name,
+    data_digest,
+    eval_folder,
+    finish,
+    model_digest,
+    read_json,
+    stage_folder,
+    versions,
+    write_json,
+    write_text,
+)
+from trimpi.sample import DataFolder
+from trimpi.seeds import run_seeds
+
+Say = Callable[[str], None]
+
+NO_EFFECT = ("logging_steps", "save_steps")
+"""Keys of a stage that change nothing of its result, so that a change redoes nothing."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all seeds share: the recipe, its run folder, data and base model."""
+
+    recipe: Recipe
+    run: Path
+    model: Path
+    model_digest: str
+    data: Path
+    skills: Path | None
+    overwrite: bool
+
+
+def run_recipe(
+    recipe: Recipe, run: Path, *, say: Say = print, jobs: int = 1, overwrite: bool = False
+) -> Path:
+    """Run a whole recipe and return the path of its report.
+
+    Args:
+        recipe: as `load_recipe` gives it, local paths absolute.
+        run: the run folder; made, or continued.
+        say: receives one line per step.
+        jobs: seeds trained at the same time, each in a process of its own.
+        overwrite: set folders of other settings aside and redo them, instead of refusing.
+
+    Raises:
+        UserError: anything that the user can mend, most of it before a model is loaded.
+    """
+    started = time.time()
+    with _locked(run):
+        model = locate(recipe.model)
+        resolve_callable("trimpi.model:check_model_folder", "model.path")(model)
+        data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
+        skills = None
+        if (config := recipe.evaluation.skills) is not None:
+            key = "evaluation.skills"
+            skills = prepare_data(config, run / "skills", key, say, overwrite).root
+        task = Task(recipe, run, model, model_digest(model), data.root, skills, overwrite)
+        open_folders(task)
+        write_text(run / "recipe.yaml", dump_recipe(recipe))
+        record = {"name": recipe.name, "started": started, "versions": versions()}
+        record |= {"command": sys.argv, "model_digest": task.model_digest}
+        write_json(run / "run.json", record)
+        run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
+        report = Path(resolve_callable("trimpi.report:write_report", "report")(run))
+        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = usage / (2**30 if sys.platform == "darwin" else 2**20)
+        record |= {"seconds": time.time() - started, "peak_memory_gib": round(peak, 2)}
+        write_json(run / "run.json", record)
+    say(f"done in {minutes(time.time() - started)}, peak memory {peak:.1f} GiB")
+    return report
+
+
+def prepare_data(
+    config: DataConfig, folder: Path, key: str, say: Say = print, overwrite: bool = False
+) -> DataFolder:
+    """The data folder of a recipe, built at `folder` unless it is there already.
+
+    Raises:
+        UserError: wrong builder, arguments or folder, or `folder` holds other data.
+    """
+    if config.folder is not None:
+        data = DataFolder(Path(config.folder))
+        say(f"{key}: {data.root} ({sizes(data)})")
+        return data
+    identity = config.model_dump(mode="json", exclude={"folder"})
+    mark = folder.with_name(f"{folder.name}.json")
+    whole = (folder / "card.json").is_file()
+    if whole and read_json(mark) != identity:
+        if not overwrite:
+            raise UserError(
+                f"{folder}: built with other arguments than {key} asks for; choose another "
+                "--output, or build again with --overwrite"
+            )
+        folder.rename(folder.with_name(f"{folder.name}.old-{int(time.time())}"))
+        whole = False
+    data = DataFolder(folder)
+    if whole:
+        say(f"{key}: there already ({sizes(data)})")
+        return data
+    assert config.builder is not None
+    build = resolve_callable(config.builder, f"{key}.builder")
+    write_json(mark, identity)
+    start = time.time()
+    try:
+        build(folder, seed=config.seed, **config.args)
+    except UserError as error:
+        raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
+    say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
+    return data
+
+
+def sizes(data: DataFolder) -> str:
+    """Rows of each split in words, from the card."""
+    counts = data.card.get("splits") or data.card.get("counts") or {}
+    rows = {name: c.get("rows") if isinstance(c, dict) else c for name, c in counts.items()}
+    return ", ".join(f"{name} {count}" for name, count in rows.items()) or "no counts in its card"
+
+
+def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that the model at the end of `chain` depends on."""
+    model = task.recipe.model.model_dump(mode="json", exclude={"path", "revision"})
+    stages = [task.recipe.stages[name] for name in chain]
+    return {
+        "stages": [stage.model_dump(mode="json", exclude=set(NO_EFFECT)) for stage in stages],
+        "model": {**model, "digest": task.model_digest},
+        "data": data_digest(DataFolder(task.data).card),
+        "grader": task.recipe.grader,
+        "seed": seed,
+    }
+
+
+def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
+    evaluation = _asked(task.recipe, chain).evaluation
+    skills = None if task.skills is None else data_digest(DataFolder(task.skills).card)
+    measured = evaluation.model_dump(mode="json", exclude={"skills", "targets", "batch_size"})
+    return {**identity_of(task, seed, chain), "evaluation": measured, "skills": skills}
+
+
+def _asked(recipe: Recipe, chain: tuple[str, ...]) -> Recipe:
+    """The recipe with the response format that this chain is asked for."""
+    names = ["base"] if not chain else [a for a, c in recipe.chains.items() if c == chain]
+    evaluation = recipe.evaluation.model_copy(update={"target": recipe.target_of(names[0])})
+    return recipe.model_copy(update={"evaluation": evaluation})
+
+
+def prefixes(recipe: Recipe) -> list[tuple[str, ...]]:
+    """All chains to train, shared beginnings once, each after its own beginning."""
+    found: dict[tuple[str, ...], None] = {}
+    for chain in recipe.chains.values():
+        for end in range(1, len(chain) + 1):
+            found[chain[:end]] = None
+    return list(found)
+
+
+def measured(recipe: Recipe, seed: int) -> list[tuple[str, ...]]:
+    """Chains whose model is evaluated under a seed.
+
+    The base model owes nothing to the training seed and is decoded greedily: once is enough.
+    """
+    chains = dict.fromkeys(chain for chain in recipe.chains.values() if chain)
+    return [*([()] if seed == recipe.all_seeds[0] else []), *chains]
+
+
+def open_folders(task: Task) -> None:
+    """Refuse folders of other settings, all at once, before anything is trained."""
+    problems = []
+    for seed in task.recipe.all_seeds:
+        wanted = [
+            (stage_folder(task.run, seed, c), identity_of(task, seed, c))
+            for c in prefixes(task.recipe)
+        ]
+        wanted += [
+            (eval_folder(task.run, seed, c), _evaluation_identity(task, seed, c))
+            for c in measured(task.recipe, seed)
+        ]
+        for folder, identity in wanted:
+            try:
+                begin(folder, identity, task.overwrite)
+            except UserError as error:
+                problems.append(str(error))
+    if problems:
+        raise UserError.join(problems)
+
+
+def run_seed(task: Task, seed: int, say: Say) -> None:
+    """All arms of one seed: stages, then evaluation. Finished steps are skipped with a line."""
+    base_of: dict[tuple[str, ...], Path] = {(): task.model}
+    for chain in prefixes(task.recipe):
+        base_of[chain] = _train(task, seed, chain, base_of[chain[:-1]], say)
+    for chain in measured(task.recipe, seed):
+        _evaluate(task, seed, chain, base_of[chain], say)
+
+
+def _train(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say) -> Path:
+    folder, identity = stage_folder(task.run, seed, chain), identity_of(task, seed, chain)
+    name = chain_name(chain)
+    if begin(folder, identity):
+        recorded = (read_json(folder / "done.json") or {}).get("model_digest")
+        if recorded != model_digest(folder / "model"):
+            raise UserError(
+                f"{folder}/model: changed since the stage ended; restore it, or remove {folder} "
+                "to train it again"
+            )
+        say(f"{name}: done already, skipped")
+        return folder / "model"
+    seconds = 0.0
+    if read_json(folder / STAGE) is None:
+        resumed = any((folder / "checkpoints").glob("checkpoint-*"))
+        say(f"{name}: {'resumes' if resumed else 'starts'}")
+        start = time.time()
+        run_stage(task.recipe, task.recipe.stages[chain[-1]], model, task.data, folder, seed)
+        seconds = time.time() - start
+        if read_json(folder / STAGE) is None:
+            raise RuntimeError(f"{folder}: the stage returned without its {STAGE}")
+    resolve_callable("trimpi.model:check_model_folder", name)(folder / "model")
+    result = {"model_digest": model_digest(folder / "model"), "seconds": round(seconds, 1)}
+    finish(folder, identity, result)
+    say(f"{name}: trained in {minutes(seconds)}")
+    return folder / "model"
+
+
+def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say) -> None:
+    folder = eval_folder(task.run, seed, chain)
+    identity = _evaluation_identity(task, seed, chain)
+    name = f"evaluate {chain_name(chain)}"
+    if begin(folder, identity):
+        say(f"{name}: done already, skipped")
+        return
+    say(f"{name}: starts")
+    evaluate = resolve_callable("trimpi.evaluate.runner:evaluate_model", "evaluation")
+    grader = resolve_callable(task.recipe.grader, "grader")
+    skills = None if task.skills is None else DataFolder(task.skills)
+    start = time.time()
+    data = DataFolder(task.data)
+    summary = evaluate(model, _asked(task.recipe, chain), data, skills, folder, grader, seed)
+    finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
+    say(f"{name}: {minutes(time.time() - start)}")
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """One run at a time in a folder; the lock goes with the process, however that ends."""
+    import fcntl
+
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        stream = (run / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{run}: cannot write there ({error}); choose another --output") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{run}: another run works in this folder; wait for it, or choose --output"
+            ) from None
+        yield
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
