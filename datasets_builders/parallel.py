@@ -10,7 +10,16 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as RichTask
+from rich.text import Text
 
 from trimpi.errors import UserError
 
@@ -23,6 +32,14 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _Speed(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: RichTask) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.0f}/s")
+
+
 def progress_bar(unit: str) -> Progress:
     """The bar of all builders, on standard error so that output can be piped."""
     return Progress(
@@ -30,7 +47,7 @@ def progress_bar(unit: str) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        TextColumn("{task.fields[rate]}"),
+        _Speed(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )

@@ -95,7 +95,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
         total = sum(arguments.rows.values()) * arguments.policies
         with progress_bar("rows") as bar:
             bar.disable = not progress
-            task = bar.add_task("ClevrPolicy", total=total, rate="")
+            task = bar.add_task("ClevrPolicy", total=total)
             splits: dict[str, list[Sample]] = {}
             for split, count in arguments.rows.items():
                 splits[split] = []
