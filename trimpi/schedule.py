@@ -1,0 +1,85 @@
+"""Batch arithmetic: what global sizes mean for each device, and how many updates follow."""
+
+import math
+from dataclasses import dataclass
+
+from trimpi.errors import UserError
+from trimpi.recipe import PretrainConfig, RlConfig, StageConfig, SupervisedConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimizer updates of a stage; `arithmetic` is the derivation in words.
+
+    `accumulation` counts forward and backward passes of a device per update.
+    """
+
+    rows: int
+    updates: int
+    accumulation: int
+    arithmetic: str
+
+
+def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stage") -> Schedule:
+    """Derive the numbers of a stage from `rows` of its split.
+
+    Args:
+        config: the stage.
+        rows: rows in the split, before the stage's `limit`.
+        devices: processes that train together.
+        key: dotted key of the stage for messages.
+
+    Raises:
+        UserError: the sizes do not divide, or the split is too small for one rollout batch.
+    """
+    assert isinstance(config, SupervisedConfig | RlConfig)
+    rows = min(rows, config.limit or rows)
+    share = config.micro_batch_size * devices
+    if config.batch_size % share:
+        raise UserError(
+            f"{key}: a batch of {config.batch_size} is not a multiple of micro_batch_size "
+            f"{config.micro_batch_size} x {devices} devices; change one of them"
+        )
+    accumulation = config.batch_size // share
+    if isinstance(config, RlConfig):
+        updates, text = _rollouts(config, rows, key)
+        unit = "completions"
+    elif isinstance(config, PretrainConfig):
+        total = sum(phase.steps for phase in config.phases)
+        updates = min(config.steps or total, total) if total else config.steps or 0
+        unit, text = "rows", f"{updates} updates in {len(config.phases)} phases"
+    else:
+        passes = math.ceil(rows / share)
+        per_epoch = math.ceil(passes / accumulation)
+        updates = max(1, math.ceil(per_epoch * config.epochs))
+        unit, text = "rows", f"{rows} rows x {config.epochs:g} epochs"
+    if config.max_steps is not None:
+        updates = min(updates, config.max_steps)
+        text += f", cut at max_steps {config.max_steps}"
+    return Schedule(
+        rows=rows,
+        updates=updates,
+        accumulation=accumulation,
+        arithmetic=(
+            f"{text} = {updates} updates of {config.batch_size} {unit} "
+            f"({config.micro_batch_size} per pass x {accumulation} passes x {devices} "
+            f"device{'s' if devices > 1 else ''})"
+        ),
+    )
+
+
+def _rollouts(config: RlConfig, rows: int, key: str) -> tuple[int, str]:
+    per_epoch = rows // config.prompts_per_step
+    if not per_epoch:
+        raise UserError(
+            f"{key}: {rows} rows are fewer than prompts_per_step {config.prompts_per_step}; "
+            "give more rows or lower it"
+        )
+    batches = math.ceil(per_epoch * config.epochs)
+    aware = round(config.group_size * config.policy_fraction)
+    text = (
+        f"{rows} prompts x {config.epochs:g} epochs = {batches} rollout batches of "
+        f"{config.prompts_per_step} prompts x {config.group_size} completions ({aware} with the "
+        f"policy in context), {config.updates_per_rollout} updates each"
+    )
+    return batches * config.updates_per_rollout, text
