@@ -1,6 +1,7 @@
 """Arguments of the ClevrPolicy builder: typed, checked all at once, before anything is drawn."""
 
 import difflib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -45,6 +46,10 @@ class Arguments:
     """Fewest and most objects of a drawn picture; null: the profile's own."""
     crop_share: float = 0.5
     """Share of the conditions that show a crop in variant M (at least one a policy)."""
+    renderer: str = "analytic"
+    """Draws the pictures: "analytic", or "mitsuba" (path-traced, slow; extra `render`)."""
+    samples: int = 64
+    """Light paths a pixel of the path-traced renderer."""
     source: str | None = None
     """A real CLEVR directory (images/, scenes/*.json) to take pictures from instead."""
     generate: str | Callable[..., Any] | None = None
@@ -160,6 +165,12 @@ def _objects(value: Any) -> str:
     return f"must be [fewest, most] within 1 to {MAX_OBJECTS}"
 
 
+def _renderer(value: Any) -> str:
+    if value == "mitsuba" and importlib.util.find_spec("mitsuba") is None:
+        return "needs Mitsuba 3 (pip install 'trimpi[render]')"
+    return _choice("analytic", "mitsuba")(value)
+
+
 def _share(value: Any) -> str:
     fine = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
     return "" if fine else "must be above 0 and at most 1"
@@ -189,6 +200,8 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "width": _integer(1, 10_000, optional=True),
     "height": _integer(1, 10_000, optional=True),
     "objects": _objects,
+    "renderer": _renderer,
+    "samples": _integer(1, 100_000),
     "crop_share": _share,
     "source": _source,
     "generate": _generate,

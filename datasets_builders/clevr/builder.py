@@ -182,7 +182,14 @@ def _shown_values(drafts: list[Draft]) -> set[Value]:
 
 def _source(root: Path, seed: int, arguments: Arguments) -> Source:
     if arguments.source is None:
-        studio = Studio(seed, arguments.look, arguments.object_range, root)
+        studio = Studio(
+            seed,
+            arguments.look,
+            arguments.object_range,
+            root,
+            arguments.renderer,
+            arguments.samples,
+        )
         return Drawn(studio, arguments.processes)
     size = (arguments.width, arguments.height) if arguments.width and arguments.height else None
     return Found(Path(arguments.source), root, seed, arguments.rows, size)

@@ -99,19 +99,3 @@ def _first_error(
         if walk[index][1] is not None and walk[index][1] != outcome:
             return "perception", index
     return ("branching" if len(walk) > len(gold) else "none"), len(gold)
-
-
-def citation_difference(diagnoses: list[dict[str, Any]]) -> float:
-    """Mean absolute difference between how often each condition is cited and should be (paper).
-
-    Over all conditions that are cited or should be; 0 for reasoning that always walks right.
-    """
-    cited: dict[str, int] = {}
-    gold: dict[str, int] = {}
-    for diagnosis in diagnoses:
-        for key, counts in (("cited", cited), ("gold", gold)):
-            for condition in diagnosis[key]:
-                counts[condition] = counts.get(condition, 0) + 1
-    names = cited.keys() | gold.keys()
-    gaps = (abs(cited.get(name, 0) - gold.get(name, 0)) for name in names)
-    return sum(gaps) / len(names) if names else 0.0

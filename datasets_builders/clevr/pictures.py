@@ -16,7 +16,7 @@ import numpy as np
 from datasets_builders.base import write_text
 from datasets_builders.clevr.camera import Profile
 from datasets_builders.clevr.ontology import ATTRIBUTES
-from datasets_builders.clevr.render import save_png
+from datasets_builders.clevr.render import Rendered, save_png
 from datasets_builders.clevr.scenes import PlacementError, place, sample_attributes
 from datasets_builders.clevr.tree import Step
 from datasets_builders.parallel import spread
@@ -46,6 +46,24 @@ class Studio:
     profile: Profile
     objects: tuple[int, int]
     root: Path
+    renderer: str = "analytic"
+    samples: int = 64
+
+    def shoot(
+        self, rng: np.random.Generator, objects: list[dict[str, str]]
+    ) -> tuple[Scene, Rendered]:
+        """Place objects and draw them.
+
+        Raises:
+            PlacementError: they do not fit.
+        """
+        scene, rendered = place(rng, objects, self.profile, max_tries=_LAYOUTS)
+        if self.renderer == "mitsuba":
+            # Imported here: most data sets need no Mitsuba.
+            from datasets_builders.clevr import render_mitsuba
+
+            rendered = render_mitsuba.render(scene, self.profile, self.samples)
+        return scene, rendered
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ def draw(studio: Studio, order: Order) -> Scene:
         top = high if attempt < _DRAWS // 2 else low
         objects = draw_objects(rng, order.path, int(rng.integers(low, top + 1)))
         try:
-            scene, rendered = place(rng, objects, studio.profile, max_tries=_LAYOUTS)
+            scene, rendered = studio.shoot(rng, objects)
         except PlacementError:
             continue
         file = studio.root / order.file

@@ -68,7 +68,7 @@ class Drawn:
         rng = generator(self.studio.seed, "crops", index)
         try:
             objects = scenes.sample_attributes(rng, int(rng.integers(1, 4)))
-            scene, rendered = scenes.place(rng, objects, profile)
+            scene, rendered = self.studio.shoot(rng, objects)
         except scenes.PlacementError:
             return []
         return clear_crops(

@@ -25,6 +25,8 @@ from trimpi.errors import UserError
         ("objects", [3, 2], "[fewest, most]"),
         ("objects", [0, 2], "[fewest, most]"),
         ("objects", [3, 11], "[fewest, most]"),
+        ("renderer", "blender", "one of analytic, mitsuba"),
+        ("samples", 0, "whole number from 1"),
         ("crop_share", 0, "above 0"),
         ("source", "/nowhere/at/all", "no folder is there"),
         ("generate", "module", "'module:name'"),

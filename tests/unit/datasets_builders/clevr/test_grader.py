@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets_builders.clevr.grader import citation_difference, diagnose, grade
+from datasets_builders.clevr.grader import diagnose, grade
 from datasets_builders.clevr.tree import Step
 from datasets_builders.clevr.wording import rationale
 from trimpi.sample import Completion, Sample
@@ -100,11 +100,3 @@ def test_an_unfinished_think_block_is_read_too() -> None:
         SAMPLE, Completion("s", "<think> Condition 1: is there a red object? No: go")
     )
     assert verdict["first_error"] == "perception" and verdict["cited"] == ["1"]
-
-
-def test_citation_difference_is_the_mean_gap_over_conditions() -> None:
-    right = diagnose(SAMPLE, said(GOLD))
-    assert citation_difference([right, right]) == 0
-    astray = diagnose(SAMPLE, said("Condition 1: is there a red object? No: go to Condition 1.2."))
-    # gaps: 1 -> 0, 1.2 -> 1, 1.1 -> 1, 1.1.2 -> 1
-    assert citation_difference([astray]) == 0.75

@@ -47,3 +47,25 @@ def test_objects_that_do_not_fit_are_an_error(tmp_path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="objects: 10 to 10 objects do not fit into 96x64"):
         draw(studio, Order("test", 0, (), "images/test/000000.png"))
     assert list(tmp_path.rglob("*.png")) == []
+
+
+def test_the_renderer_asked_for_draws_the_picture(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from PIL import Image
+
+    from datasets_builders.clevr import render_mitsuba
+    from datasets_builders.clevr.render import render
+
+    def gray(scene, profile, samples):
+        size = (profile.width, profile.height)
+        return replace(render(scene, profile), image=Image.new("RGB", size, (samples,) * 3))
+
+    monkeypatch.setattr(render_mitsuba, "render", gray)
+    studio = Studio(0, TINY, (1, 2), tmp_path, "mitsuba", 77)
+    scene = draw(studio, Order("test", 0, (), "0.png"))
+    with Image.open(tmp_path / "0.png") as image:
+        assert image.getpixel((48, 32)) == (77, 77, 77)
+    assert scene == draw(replace(studio, renderer="analytic"), Order("test", 0, (), "0.png"))
