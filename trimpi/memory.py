@@ -36,9 +36,10 @@ class ModelSize:
     cache_per_token: int
     """Keys and values of one token, all layers, in numbers."""
     dtype: str
+    """The stored precision."""
 
 
-def read_size(model: Path, config: ModelConfig) -> ModelSize:
+def read_size(model: Path) -> ModelSize:
     """Sizes of a model from its folder's config.json; its layers are made without memory."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -63,7 +64,6 @@ def read_size(model: Path, config: ModelConfig) -> ModelSize:
         and not name.endswith("lm_head")
     ]
     stored = getattr(settings, "dtype", None) or getattr(text, "dtype", None) or "float32"
-    dtype = config.dtype if config.dtype != "auto" else str(stored).removeprefix("torch.")
     return ModelSize(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         vision_parameters=sum(vision.values()),
@@ -72,7 +72,7 @@ def read_size(model: Path, config: ModelConfig) -> ModelSize:
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
         cache_per_token=2 * text.num_hidden_layers * groups * head_width,
-        dtype=dtype,
+        dtype=str(stored).removeprefix("torch."),
     )
 
 
@@ -88,13 +88,13 @@ def estimate(
 
     Args:
         size: the model.
-        model: for its quantization.
+        model: its precision and quantization.
         config: the stage.
         training_tokens: longest sequence in a forward and backward pass.
         generation_tokens: longest sequence in generation, 0 for a stage that generates none.
         devices: processes; they share weights, gradients and moments only under `trainer.fsdp`.
     """
-    width = BYTES.get(size.dtype, 4)
+    width = BYTES.get(_dtype(size, model, config), 4)
     shards = devices if config.trainer.get("fsdp") else 1
     if config.lora is None:
         trained = size.parameters - (size.vision_parameters if config.freeze_vision else 0)
@@ -124,3 +124,10 @@ def estimate(
             parts["activations"] = max(parts["activations"] - parts["cache"], 0)
     found = {name: value / GIB for name, value in parts.items() if value}
     return {**found, "total": sum(found.values())}
+
+
+def _dtype(size: ModelSize, model: ModelConfig, config: StageConfig) -> str:
+    """`auto` trains all weights in float32 and keeps a frozen base as it is stored."""
+    if model.dtype != "auto":
+        return model.dtype
+    return "float32" if config.lora is None else size.dtype

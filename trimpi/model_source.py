@@ -10,6 +10,10 @@ PACKAGE = "package://"
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
+class Unreachable(UserError):
+    """The hub cannot be asked, so that nothing is known about the model."""
+
+
 def locate(config: ModelConfig, where: str = "model.path", weights: bool = True) -> Path:
     """The folder of a model; a hub model is downloaded (safetensors only) unless it is cached.
 
@@ -19,7 +23,8 @@ def locate(config: ModelConfig, where: str = "model.path", weights: bool = True)
         weights: False fetches configuration and processor alone, which a dry run needs.
 
     Raises:
-        UserError: no such package data, folder or hub model, or the hub cannot be reached.
+        UserError: no such package data, folder or hub model.
+        Unreachable: a hub model that is not cached, and the hub cannot be reached.
     """
     if config.path.startswith(PACKAGE):
         package, _, inner = config.path.removeprefix(PACKAGE).partition("/")
@@ -48,7 +53,7 @@ def _from_hub(config: ModelConfig, where: str, weights: bool) -> Path:
             snapshot_download(config.path, revision=config.revision, allow_patterns=patterns)
         )
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError):
-        raise UserError(
+        raise Unreachable(
             f"{where}: {config.path!r} is no folder beside the recipe and not in the local cache, "
             "and the hub cannot be reached; check name and network, or give a folder"
         ) from None

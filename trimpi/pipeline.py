@@ -16,6 +16,7 @@ from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.launch import run_stage
+from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.recipe import DataConfig, Recipe
 from trimpi.recipe_file import dump_recipe
@@ -74,7 +75,7 @@ def run_recipe(
     started = time.time()
     with _locked(run):
         model = locate(recipe.model)
-        resolve_callable("trimpi.model:check_model_folder", "model.path")(model)
+        check_model_folder(model)
         data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
         skills = None
         if (config := recipe.evaluation.skills) is not None:
@@ -238,7 +239,7 @@ def _train(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say)
         seconds = time.time() - start
         if read_json(folder / STAGE) is None:
             raise RuntimeError(f"{folder}: the stage returned without its {STAGE}")
-    resolve_callable("trimpi.model:check_model_folder", name)(folder / "model")
+    check_model_folder(folder / "model")
     result = {"model_digest": model_digest(folder / "model"), "seconds": round(seconds, 1)}
     finish(folder, identity, result)
     say(f"{name}: trained in {minutes(seconds)}")
