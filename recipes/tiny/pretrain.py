@@ -28,12 +28,14 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import (
     PreTrainedTokenizerFast,
+    Qwen2_5_VLProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from datasets_builders.clevr import render, scenes, skills
+from trimpi.processor import KeptVideoProcessor, without_video
 from trimpi.prompt import build_messages, render_target
 from trimpi.sample import Sample
 
@@ -475,11 +477,18 @@ def main() -> None:
     note(saved=str(args.output))
 
 
-def export(model, tokenizer, processor, folder: Path) -> None:
+def export(model, tokenizer, image_processor, folder: Path) -> None:
     """A complete model folder, as any Qwen2.5-VL has it."""
+    settings = {"video_processor_type": "Qwen2VLVideoProcessor", "patch_size": PATCH}
+    settings |= {"temporal_patch_size": 1, "merge_size": MERGE}
+    processor = without_video(Qwen2_5_VLProcessor)(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        video_processor=KeptVideoProcessor(settings),
+        chat_template=CHAT_TEMPLATE,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
