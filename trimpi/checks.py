@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -19,8 +19,10 @@ from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.sample import DataFolder, Sample
 from trimpi.schedule import Schedule, plan_schedule
-from trimpi.token_estimate import Lengths, context_limit, longest_sequence, measure
 from trimpi.trainer_fields import trainer_problems
+
+if TYPE_CHECKING:
+    from trimpi.token_estimate import Lengths
 
 PREVIEW_ROWS = 2
 """Rows per policy of the small data set that a dry run builds to count tokens."""
@@ -47,7 +49,7 @@ class Findings:
     unchecked: list[str] = field(default_factory=list)
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows per split of `data` and `skills`."""
-    lengths: dict[str, Lengths] = field(default_factory=dict)
+    lengths: "dict[str, Lengths]" = field(default_factory=dict)
     """Token lengths by split."""
     stages: list[StagePlan] = field(default_factory=list)
 
@@ -246,6 +248,8 @@ def _sample_faults(data: DataFolder, sample: Sample) -> Iterator[str]:
 
 def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findings) -> None:
     """Fill in tokens and memory."""
+    from trimpi.token_estimate import longest_sequence, measure
+
     if data is None:
         with tempfile.TemporaryDirectory(prefix="trimpi-") as folder:
             preview = _build_preview(recipe.data, Path(folder) / "data", found)
@@ -253,7 +257,7 @@ def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findi
                 _estimate(recipe, model, preview, found)
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
-    size, limit = read_size(model), context_limit(model)
+    size = read_size(model)
     asked = {stage.split for stage in recipe.stages.values()} | {recipe.evaluation.split}
     for split in sorted(asked & set(data.splits)):
         samples = data.read(split)
@@ -263,11 +267,11 @@ def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findi
     for plan in found.stages:
         stage = recipe.stages[plan.name]
         training, generation = longest_sequence(stage, found.lengths[stage.split])
-        if limit is not None and max(training, generation) > limit:
+        if size.context is not None and max(training, generation) > size.context:
             found.problems.append(
                 f"stages.{plan.name}: a row of split {stage.split!r} takes "
-                f"{max(training, generation)} tokens, the model's context is {limit}; shorten the "
-                "policy, lower model.max_pixels or max_new_tokens"
+                f"{max(training, generation)} tokens, the model's context is {size.context}; "
+                "shorten the policy, lower model.max_pixels or max_new_tokens"
             )
         memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)
         plans.append(StagePlan(plan.name, plan.schedule, training, generation, memory))

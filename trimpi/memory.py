@@ -35,6 +35,8 @@ class ModelSize:
     vocabulary: int
     cache_per_token: int
     """Keys and values of one token, all layers, in numbers."""
+    context: int | None
+    """Longest sequence in tokens."""
     dtype: str
     """The stored precision."""
 
@@ -72,6 +74,7 @@ def read_size(model: Path) -> ModelSize:
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
         cache_per_token=2 * text.num_hidden_layers * groups * head_width,
+        context=getattr(text, "max_position_embeddings", None),
         dtype=str(stored).removeprefix("torch."),
     )
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.recipe import DataConfig, Recipe
 from trimpi.recipe_file import dump_recipe
-from trimpi.resolve import resolve_callable
+from trimpi.recipe_rules import did_you_mean
+from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.runs import (
     STAGE,
     begin,
@@ -74,15 +75,9 @@ def run_recipe(
     """
     started = time.time()
     with _locked(run):
-        model = locate(recipe.model)
-        check_model_folder(model)
-        data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
-        skills = None
-        if (config := recipe.evaluation.skills) is not None:
-            key = "evaluation.skills"
-            skills = prepare_data(config, run / "skills", key, say, overwrite).root
-        task = Task(recipe, run, model, model_digest(model), data.root, skills, overwrite)
-        open_folders(task)
+        task = _prepare(recipe, run, say, overwrite)
+        for seed in recipe.all_seeds:
+            _open_folders(task, seed)
         write_text(run / "recipe.yaml", dump_recipe(recipe))
         record = {"name": recipe.name, "started": started, "versions": versions()}
         record |= {"command": sys.argv, "model_digest": task.model_digest}
@@ -97,10 +92,83 @@ def run_recipe(
     return report
 
 
+def evaluate_arm(
+    recipe: Recipe,
+    run: Path,
+    arm: str,
+    *,
+    say: Say = print,
+    regrade: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Evaluate one arm of a run, all its seeds; nothing is trained.
+
+    Args:
+        recipe: the recipe of the run; its `evaluation` may have changed.
+        run: a run folder in which the arm is trained.
+        arm: arm of the recipe, or `base`.
+        say: receives one line per step.
+        regrade: score the stored completions again instead, without a model.
+        overwrite: set an evaluation of other settings aside and redo it.
+
+    Raises:
+        UserError: no such arm, or it is not trained.
+    """
+    arms = {"base": (), **recipe.chains}
+    if arm not in arms:
+        raise UserError(f"--arm {arm}: unknown arm; {did_you_mean(arm, arms)}")
+    chain = arms[arm]
+    with _locked(run):
+        if regrade:
+            _regrade(recipe, run, chain, say)
+            return
+        task = _prepare(recipe, run, say, overwrite=False)
+        task = replace(task, overwrite=overwrite)
+        for seed in recipe.all_seeds if chain else recipe.all_seeds[:1]:
+            folder = stage_folder(run, seed, chain)
+            if chain and not (folder / "done.json").is_file():
+                raise UserError(f"{folder}: not trained yet; `trimpi run` the recipe first")
+            model = folder / "model" if chain else task.model
+            _evaluate(task, seed, chain, model, say)
+
+
+def _regrade(recipe: Recipe, run: Path, chain: tuple[str, ...], say: Say) -> None:
+    grade_again = resolve_callable("trimpi.evaluate.runner:regrade", "evaluation")
+    grader = resolve_callable(recipe.grader, "grader")
+    name = recipe.evaluation.diagnose
+    diagnose = None if name is None else resolve_callable(name, "evaluation.diagnose")
+    folders = [eval_folder(run, seed, chain) for seed in recipe.all_seeds]
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        raise UserError(f"{run}: no evaluation of {chain_name(chain)} to grade again")
+    for folder in folders:
+        grade_again(folder, grader, diagnose)
+        say(f"{folder}: graded again")
+
+
+def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
+    """Base model and data, ready on this machine."""
+    model = locate(recipe.model)
+    check_model_folder(model)
+    data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
+    skills = None
+    if (config := recipe.evaluation.skills) is not None:
+        skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite).root
+    return Task(recipe, run, model, model_digest(model), data.root, skills, overwrite)
+
+
 def prepare_data(
-    config: DataConfig, folder: Path, key: str, say: Say = print, overwrite: bool = False
+    config: DataConfig,
+    folder: Path,
+    key: str,
+    say: Say = print,
+    overwrite: bool = False,
+    marked: bool = True,
 ) -> DataFolder:
     """The data folder of a recipe, built at `folder` unless it is there already.
+
+    Beside it `<folder>.json` tells what was asked for, so that the next run knows the folder
+    again; `marked=False` leaves that out and leaves an existing folder to the builder to refuse.
 
     Raises:
         UserError: wrong builder, arguments or folder, or `folder` holds other data.
@@ -111,7 +179,7 @@ def prepare_data(
         return data
     identity = config.model_dump(mode="json", exclude={"folder"})
     mark = folder.with_name(f"{folder.name}.json")
-    whole = (folder / "card.json").is_file()
+    whole = marked and (folder / "card.json").is_file()
     if whole and read_json(mark) != identity:
         if not overwrite:
             raise UserError(
@@ -126,7 +194,10 @@ def prepare_data(
         return data
     assert config.builder is not None
     build = resolve_callable(config.builder, f"{key}.builder")
-    write_json(mark, identity)
+    if problems := bind_problems(build, config.args, f"{key}.args", ("out", "seed", "progress")):
+        raise UserError.join(problems)
+    if marked:
+        write_json(mark, identity)
     start = time.time()
     try:
         build(folder, seed=config.seed, **config.args)
@@ -188,23 +259,22 @@ def measured(recipe: Recipe, seed: int) -> list[tuple[str, ...]]:
     return [*([()] if seed == recipe.all_seeds[0] else []), *chains]
 
 
-def open_folders(task: Task) -> None:
+def _open_folders(task: Task, seed: int) -> None:
     """Refuse folders of other settings, all at once, before anything is trained."""
     problems = []
-    for seed in task.recipe.all_seeds:
-        wanted = [
-            (stage_folder(task.run, seed, c), identity_of(task, seed, c))
-            for c in prefixes(task.recipe)
-        ]
-        wanted += [
-            (eval_folder(task.run, seed, c), _evaluation_identity(task, seed, c))
-            for c in measured(task.recipe, seed)
-        ]
-        for folder, identity in wanted:
-            try:
-                begin(folder, identity, task.overwrite)
-            except UserError as error:
-                problems.append(str(error))
+    wanted = [
+        (stage_folder(task.run, seed, chain), identity_of(task, seed, chain))
+        for chain in prefixes(task.recipe)
+    ]
+    wanted += [
+        (eval_folder(task.run, seed, chain), _evaluation_identity(task, seed, chain))
+        for chain in measured(task.recipe, seed)
+    ]
+    for folder, identity in wanted:
+        try:
+            begin(folder, identity, task.overwrite)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         raise UserError.join(problems)
 
@@ -250,7 +320,7 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     folder = eval_folder(task.run, seed, chain)
     identity = _evaluation_identity(task, seed, chain)
     name = f"evaluate {chain_name(chain)}"
-    if begin(folder, identity):
+    if begin(folder, identity, task.overwrite):
         say(f"{name}: done already, skipped")
         return
     say(f"{name}: starts")

@@ -138,6 +138,24 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs with values in YAML, dots for nested keys, as one mapping.
+
+    Raises:
+        UserError: all pairs that are not of this form.
+    """
+    data: dict[str, Any] = {}
+    problems = []
+    for pair in pairs:
+        try:
+            _apply(data, pair)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError.join(problems)
+    return data
+
+
 def _apply(data: dict[str, Any], override: str) -> tuple[str, ...]:
     """Set one value in the raw recipe; returns its path."""
     key, equals, text = override.partition("=")

@@ -1,0 +1,259 @@
+"""The command line: parse, call, print. Heavy imports stay inside the commands.
+
+Exit codes: 0 done, 1 a check found faults, 2 bad input (one line each, no traceback), 130 Ctrl-C.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trimpi.errors import UserError
+
+if TYPE_CHECKING:
+    from trimpi.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Move a long multimodal policy from the prompt into the weights.",
+)
+recipe_app = typer.Typer(no_args_is_help=True, help="About recipes.")
+data_app = typer.Typer(no_args_is_help=True, help="Build, show and check data folders.")
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(data_app, name="data")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe YAML.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. stages.rl.lr=2e-6."),
+]
+Output = Annotated[Path | None, typer.Option(help="Run folder; default: the recipe's own.")]
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `trimpi` command."""
+    app()
+
+
+def command(group: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Any]:
+    """Register a command that ends cleanly on bad input and on Ctrl-C."""
+
+    def register(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def clean(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except UserError as error:
+                for line in str(error).splitlines():
+                    print(f"error: {line}", file=sys.stderr)
+                raise typer.Exit(2) from None
+            except KeyboardInterrupt:
+                print("stopped; the same command goes on from here", file=sys.stderr)
+                raise typer.Exit(130) from None
+
+        return group.command(**options)(clean)
+
+    return register
+
+
+@command(app)
+def run(
+    file: RecipeFile,
+    sets: Sets = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, load no weights.")
+    ] = False,
+    output: Output = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds trained at the same time.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option(help="Redo folders of other settings; the old ones are kept aside.")
+    ] = False,
+) -> None:
+    """Run a recipe: data, stages, evaluation, report. Run again to continue."""
+    from trimpi.checks import check_recipe
+    from trimpi.console import print_findings, print_results
+    from trimpi.pipeline import run_recipe
+    from trimpi.results import result_rows
+
+    recipe, folder = _load(file, sets, output)
+    out.print(f"[bold]{recipe.name}[/] -> {folder}")
+    findings = check_recipe(recipe, folder, estimates=dry_run)
+    print_findings(out, findings)
+    findings.stop_if_faulty()
+    if dry_run:
+        out.print("nothing wrong found; no weights were loaded")
+        return
+    report = run_recipe(recipe, folder, say=_say, jobs=jobs, overwrite=overwrite)
+    print_results(out, recipe.name, result_rows(recipe, folder))
+    out.print(f"report: {report}")
+
+
+@command(app)
+def show(
+    file: RecipeFile,
+    stage: Annotated[str, typer.Argument(help="A stage of the recipe.")],
+    row: Annotated[int, typer.Option(min=0, help="Row of the stage's split, from 0.")] = 0,
+    sets: Sets = None,
+    output: Output = None,
+) -> None:
+    """Print a stage's real input, token by token, with what is in the loss."""
+    from trimpi.resolve import resolve_callable
+
+    recipe, folder = _load(file, sets, output)
+    resolve_callable("trimpi.show:show_stage", "show")(recipe, folder, stage, row, out)
+
+
+@command(app, name="eval")
+def evaluate(
+    file: RecipeFile,
+    arm: Annotated[str, typer.Option(help="Arm of the recipe, or base.")] = "base",
+    sets: Sets = None,
+    output: Output = None,
+    regrade: Annotated[
+        bool, typer.Option(help="Score the stored completions again; loads no model.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Redo an evaluation of other settings; the old one is kept.")
+    ] = False,
+) -> None:
+    """Evaluate one trained arm, or the base model, of a run."""
+    from trimpi.console import print_results
+    from trimpi.pipeline import evaluate_arm
+    from trimpi.results import result_rows
+
+    recipe, folder = _load(file, sets, output)
+    evaluate_arm(recipe, folder, arm, say=_say, regrade=regrade, overwrite=overwrite)
+    print_results(
+        out, f"{recipe.name}: {arm}", [r for r in result_rows(recipe, folder) if r["arm"] == arm]
+    )
+
+
+@command(app)
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")],
+) -> None:
+    """Write the report of a run again."""
+    from trimpi.resolve import resolve_callable
+
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder}: no run.json, so not a run folder; give the --output of a run")
+    out.print(f"report: {resolve_callable('trimpi.report:write_report', 'report')(folder)}")
+
+
+@command(app)
+def doctor() -> None:
+    """Print versions and devices; exit 1 when a requirement is not met."""
+    from trimpi.console import print_versions
+    from trimpi.doctor import device_lines, requirement_faults
+    from trimpi.runs import versions
+
+    print_versions(out, versions())
+    for line in device_lines():
+        out.print(line)
+    faults = requirement_faults()
+    for fault in faults:
+        out.print(f"[red]fault[/]: {fault}")
+    if faults:
+        raise typer.Exit(1)
+    out.print("all requirements are met")
+
+
+@command(recipe_app)
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    from trimpi.recipe_file import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=1))
+
+
+@command(data_app)
+def build(
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE_OR_BUILDER", help="A recipe, or package.module:build.")
+    ],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override of the recipe, or argument of the builder."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder of a recipe; data folder of a builder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed, for a builder.")] = 0,
+) -> None:
+    """Build the data of a recipe, or call a builder."""
+    from trimpi.pipeline import prepare_data
+    from trimpi.recipe import DataConfig
+    from trimpi.recipe_file import parse_pairs
+
+    if source.endswith((".yaml", ".yml")):
+        recipe, folder = _load(Path(source), sets, output)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = prepare_data(recipe.data, folder / "data", "data", _say)
+        if recipe.evaluation.skills is not None:
+            prepare_data(recipe.evaluation.skills, folder / "skills", "evaluation.skills", _say)
+    elif ":" in source:
+        if output is None:
+            raise UserError("--output: a builder needs the folder to write; give --output DIR")
+        args = parse_pairs(sets or [])
+        config = DataConfig(builder=source, args=args, seed=seed)
+        data = prepare_data(config, output, "data", _say, marked=False)
+    else:
+        raise UserError(f"{source}: neither a recipe (.yaml) nor a builder (package.module:build)")
+    out.print(f"data: {data.root}")
+
+
+@command(data_app, name="show")
+def show_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")],
+    split: Annotated[str | None, typer.Option(help="Split of the contact sheet.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet PNG; default: beside the folder.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Model whose tokenizer counts lengths; 'words' counts words.")
+    ] = "package://trimpi/models/tiny-vlm",
+) -> None:
+    """Counts, balance and lengths of a data folder, and a contact sheet."""
+    from trimpi.data_view import show_folder
+
+    show_folder(folder, split, sheet, model, out)
+
+
+@command(data_app)
+def check(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")]) -> None:
+    """Hashes, images, rows and answers of a data folder; exit 1 when something is wrong."""
+    from trimpi.data_view import check_folder
+
+    problems = check_folder(folder)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{folder}: nothing wrong found")
+
+
+def _load(file: Path, sets: list[str] | None, output: Path | None) -> "tuple[Recipe, Path]":
+    from trimpi.recipe_file import load_recipe
+
+    recipe = load_recipe(file, sets or [])
+    folder = output or Path(recipe.output or f"runs/{recipe.name}")
+    return recipe, folder.absolute()
+
+
+def _say(line: str) -> None:
+    out.print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What the commands print: the tables of a dry run and of results."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trimpi.checks import Findings
+
+
+def print_findings(console: Console, findings: Findings) -> None:
+    """Sizes, batch arithmetic, tokens and memory of a dry run."""
+    for key, splits in findings.rows.items():
+        rows = ", ".join(f"{split} {count}" for split, count in splits.items())
+        console.print(f"[bold]{key}[/]: {rows}")
+    if findings.lengths:
+        console.print(_lengths_table(findings))
+    for plan in findings.stages:
+        console.print(f"[bold]{plan.name}[/]: {plan.schedule.arithmetic}")
+        if plan.training_tokens:
+            generated = (
+                f", {plan.generation_tokens} in generation" if plan.generation_tokens else ""
+            )
+            parts = ", ".join(
+                f"{name} {value:.2f}" for name, value in plan.memory.items() if name != "total"
+            )
+            console.print(
+                f"  longest row {plan.training_tokens} tokens in training{generated}; about "
+                f"{plan.memory['total']:.2f} GiB per device ({parts})",
+                highlight=False,
+            )
+    for line in findings.unchecked:
+        console.print(f"[yellow]not checked[/]: {line}", highlight=False)
+
+
+def _lengths_table(findings: Findings) -> Table:
+    table = Table(title="tokens of the longest row looked at", title_justify="left")
+    table.add_column("split")
+    names = ("policy", "query", "images", "rationale", "answer", "template")
+    for name in (*names, "in context", "without policy", "prompt saved"):
+        table.add_column(name, justify="right")
+    for split, lengths in findings.lengths.items():
+        parts = [str(getattr(lengths.full, name)) for name in names]
+        totals = [str(lengths.full.total), str(lengths.free.total), f"{lengths.saved:.1%}"]
+        table.add_row(split, *parts, *totals)
+    return table
+
+
+def print_versions(console: Console, versions: Mapping[str, str | None]) -> None:
+    """One line per package."""
+    table = Table(show_header=False, box=None)
+    for name, version in versions.items():
+        table.add_row(name, version or "[dim]not installed[/]")
+    console.print(table)
+
+
+def print_results(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    """The table at the end of a run: one row per model, one column per setting."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="left" if column == "arm" else "right")
+    for row in rows:
+        table.add_row(*[str(row.get(column, "")) for column in columns])
+    console.print(table)
