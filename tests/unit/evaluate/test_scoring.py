@@ -1,0 +1,142 @@
+"""Scores and summaries: ungraded rows stay out of every average."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from trimpi.errors import UserError
+from trimpi.evaluate import diagnosis, scoring
+from trimpi.evaluate.statistics import wilson
+from trimpi.grading import exact_answer
+from trimpi.sample import Completion, Sample, Score
+
+
+def sample(name: str, answer: str = "A", policy: str = "p", **facts: Any) -> Sample:
+    return Sample(name, (), "?", policy, answer, facts=facts)
+
+
+def boxed(name: str, answer: str) -> Completion:
+    return Completion(name, f"\\boxed{{{answer}}}", tokens=2)
+
+
+def summary_of(pairs: list[tuple[Sample, str]], grader: Any = exact_answer) -> dict[str, Any]:
+    samples = [s for s, _ in pairs]
+    completions = [boxed(s.id, text) for s, text in pairs]
+    rows = [
+        scoring.score_one(s, c, "answer", grader) for s, c in zip(samples, completions, strict=True)
+    ]
+    return scoring.summarize(samples, completions, rows)
+
+
+def test_unscored_is_counted_apart_and_never_averaged() -> None:
+    def grader(sample: Sample, completion: Completion) -> Score:
+        if "?" in completion.text:
+            return Score(None, note="cannot tell")
+        return exact_answer(sample, completion)
+
+    pairs = [(sample("1"), "A"), (sample("2"), "B"), (sample("3"), "?"), (sample("4"), "A")]
+    found = summary_of(pairs, grader)["accuracy"]
+    expected = wilson(2, 3)
+    assert expected is not None
+    assert found["value"] == pytest.approx(2 / 3)
+    assert (found["low"], found["high"]) == (expected.low, expected.high)
+    assert (found["scored"], found["unscored"], found["correct"]) == (3, 1, 2.0)
+
+
+def test_all_unscored_has_no_accuracy() -> None:
+    found = summary_of([(sample("1"), "A")], lambda s, c: Score(None))
+    assert found["accuracy"]["value"] is None and found["accuracy"]["unscored"] == 1
+
+
+def test_a_grader_that_raises_leaves_the_row_unscored_with_the_reason() -> None:
+    def broken(sample: Sample, completion: Completion) -> Score:
+        raise ZeroDivisionError("oops")
+
+    row = scoring.score_one(sample("1"), boxed("1", "A"), "answer", broken)
+    assert row["value"] is None and row["note"] == "grader raised ZeroDivisionError: oops"
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
+def test_a_value_outside_the_unit_interval_is_refused(value: float) -> None:
+    with pytest.raises(UserError, match=r"outside \[0, 1\]"):
+        scoring.score_one(sample("1"), boxed("1", "A"), "answer", lambda s, c: Score(value))
+
+
+def test_accuracy_by_depth_and_policy() -> None:
+    one, two = [{"condition": "1"}], [{"condition": "1"}, {"condition": "1.1"}]
+    found = summary_of(
+        [
+            (sample("1", path=one), "A"),
+            (sample("2", path=one), "B"),
+            (sample("3", policy="q", path=two), "A"),
+        ]
+    )
+    assert {k: v["value"] for k, v in found["by_depth"].items()} == {"1": 0.5, "2": 1.0}
+    assert {k: v["value"] for k, v in found["by_policy"].items()} == {"p": 0.5, "q": 1.0}
+
+
+def test_majority_share_is_per_policy() -> None:
+    rows = [sample(str(i), a) for i, a in enumerate("AAB")]
+    rows += [sample(str(i), a, policy="q") for i, a in enumerate("CD", 3)]
+    assert scoring.majority_share(rows) == pytest.approx(3 / 5)
+
+
+def test_override_counts_answers_of_the_replaced_policy() -> None:
+    found = summary_of(
+        [
+            (sample("1", "A", original_answer="B"), "B"),  # the weights win
+            (sample("2", "A", original_answer="B"), "A"),  # the prompt wins
+            (sample("3", "A", original_answer="A"), "A"),  # cannot tell: left out
+        ]
+    )
+    assert found["original_share"]["value"] == 0.5
+    assert found["accuracy"]["value"] == pytest.approx(2 / 3)
+
+
+def test_form_and_truncation_are_counted() -> None:
+    samples = [sample("1"), sample("2")]
+    completions = [Completion("1", "\\boxed{A}", 3), Completion("2", "A, because", 9, True)]
+    rows = [
+        scoring.score_one(s, c, "answer", exact_answer)
+        for s, c in zip(samples, completions, strict=True)
+    ]
+    found = scoring.summarize(samples, completions, rows)
+    assert (found["well_formed"], found["truncated"], found["completion_tokens"]) == (0.5, 1, 6.0)
+    assert found["notes"] == {"no boxed answer": 1}
+
+
+def diagnosed(error: str, cited: list[str], gold: list[str]) -> Mapping[str, Any]:
+    return {"first_error": error, "cited": cited, "gold": gold, "gold_path": cited == gold}
+
+
+def test_citation_difference_by_hand() -> None:
+    found = diagnosis.summarize(
+        [
+            diagnosed("none", ["1", "1.1"], ["1", "1.1"]),
+            diagnosed("branching", ["1", "1.2"], ["1", "1.1"]),
+        ]
+    )
+    # 1: 2-2, 1.1: 1-2, 1.2: 1-0; (0 + 1 + 1) / 3
+    assert found["citation_difference"] == pytest.approx(2 / 3)
+    assert found["citation_difference_per_100"] == pytest.approx(100 / 3)
+    assert found["gold_path"]["value"] == 0.5
+    assert found["first_errors"] == {
+        "none": 1,
+        "format": 0,
+        "perception": 0,
+        "branching": 1,
+        "final": 0,
+    }
+
+
+def test_citations_are_in_the_order_of_their_numbers() -> None:
+    found = diagnosis.summarize([diagnosed("none", ["1.10", "1.2", "1"], ["1"])])
+    assert list(found["citations"]) == ["1", "1.2", "1.10"]
+
+
+def test_a_diagnosis_without_its_fields_or_that_fails_names_the_key() -> None:
+    with pytest.raises(UserError, match=r"evaluation\.diagnose: .* returns no 'gold_path'"):
+        diagnosis.diagnose_one(lambda s, c: {"first_error": "none"}, sample("1"), boxed("1", "A"))
+    with pytest.raises(UserError, match=r"fails on sample '1' \(KeyError: 'path'\)"):
+        diagnosis.diagnose_one(lambda s, c: s.facts["path"], sample("1"), boxed("1", "A"))

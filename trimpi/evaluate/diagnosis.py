@@ -1,0 +1,77 @@
+"""Error analysis of the reasoning: where it first goes wrong, and which conditions it cites.
+
+A recipe's `evaluation.diagnose` names a function (sample, completion) -> mapping with
+`first_error` (a name, "none" for reasoning without fault), `gold_path` (whether the walk is the
+gold walk), `cited` and `gold` (condition ids walked, and to be walked).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from trimpi.errors import UserError
+from trimpi.evaluate.statistics import wilson
+from trimpi.sample import Completion, Sample
+
+Diagnose = Callable[[Sample, Completion], Mapping[str, Any]]
+
+FIRST_ERRORS = ("none", "format", "perception", "branching", "final")
+"""The names that reports know, in the order of showing."""
+
+
+def diagnose_one(diagnose: Diagnose, sample: Sample, completion: Completion) -> dict[str, Any]:
+    """The diagnosis of one completion, its fields checked.
+
+    Raises:
+        UserError: the function fails on the sample, or leaves a field out.
+    """
+    name = getattr(diagnose, "__qualname__", repr(diagnose))
+    try:
+        found = dict(diagnose(sample, completion))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"evaluation.diagnose: {name} fails on sample {sample.id!r}"
+            f" ({type(error).__name__}: {error}); correct it, or drop the key"
+        ) from error
+    missing = [key for key in ("first_error", "gold_path", "cited", "gold") if key not in found]
+    if missing:
+        raise UserError(
+            f"evaluation.diagnose: {name} returns no {missing[0]!r}; see trimpi.evaluate.diagnosis"
+        )
+    return found
+
+
+def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts of first errors, gold-path accuracy and the citation difference of the paper.
+
+    `citation_difference` is the mean over conditions of |times cited - times that gold cites it|
+    (paper, evaluation 7), conditions of all policies pooled by number. It grows with the number of
+    rows, so `citation_difference_per_100` gives it for 100 rows too.
+    """
+    rows = list(diagnoses)
+    errors: Counter[str] = Counter({name: 0 for name in FIRST_ERRORS})
+    cited: Counter[str] = Counter()
+    gold: Counter[str] = Counter()
+    for row in rows:
+        errors[str(row["first_error"])] += 1
+        cited.update(row["cited"])
+        gold.update(row["gold"])
+    names = sorted(cited.keys() | gold.keys(), key=_numeric)
+    gap = sum(abs(cited[n] - gold[n]) for n in names) / len(names) if names else 0.0
+    path = wilson(sum(bool(row["gold_path"]) for row in rows), len(rows))
+    return {
+        "rows": len(rows),
+        "first_errors": dict(errors),
+        "gold_path": path._asdict() if path else None,
+        "citation_difference": gap,
+        "citation_difference_per_100": 100 * gap / len(rows) if rows else None,
+        "citations": {name: {"model": cited[name], "gold": gold[name]} for name in names},
+    }
+
+
+def _numeric(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which 1.2 comes before 1.10."""
+    parts = name.split(".")
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)

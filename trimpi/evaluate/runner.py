@@ -1,0 +1,303 @@
+"""Evaluation: samples -> completions.jsonl -> scores.jsonl -> summary.json, one loop per setting.
+
+Completions are appended chunk by chunk, so an interrupted evaluation goes on where it stopped; a
+finished one is reused for the same model, prompts and limits, and `regrade` scores it again
+without a model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimpi import __version__
+from trimpi.errors import UserError
+from trimpi.evaluate import efficiency, scoring
+from trimpi.evaluate.diagnosis import Diagnose
+from trimpi.evaluate.settings import OWN_GRADERS, REASONED, Request, build_requests, expand
+from trimpi.evaluate.store import SCORES, SUMMARY, SettingFolder, prompts_digest, write_rows
+from trimpi.grading import Grader
+from trimpi.prompt import Target
+from trimpi.recipe import EvaluationConfig, ModelConfig, Recipe
+from trimpi.resolve import resolve_callable
+from trimpi.runs import model_digest, read_json, write_json
+from trimpi.sample import Completion, DataFolder
+
+if TYPE_CHECKING:
+    from trimpi.generate import Generator
+
+CHUNK_BATCHES = 16
+"""Batches per chunk: enough for bucketing by length, few enough to lose little to a kill."""
+
+
+def evaluate_model(
+    model_folder: Path,
+    recipe: Recipe,
+    data: DataFolder,
+    skills: DataFolder | None,
+    output: Path,
+    grader: Grader,
+    seed: int,
+    *,
+    target: Target | None = None,
+    generator: "Generator | None" = None,
+    prefill: "efficiency.Prefill | None" = None,
+) -> dict[str, Any]:
+    """Measure a model in all settings of `recipe.evaluation`.
+
+    Args:
+        model_folder: a complete model folder; loaded only when something is left to generate.
+        recipe: its `model` (how to load) and `evaluation`.
+        data: the data folder of the policy.
+        skills: the folder of general skills, for the setting `skills`.
+        output: each setting gets a folder `output/<setting>/` (see `evaluate.store`).
+        grader: the recipe's grader.
+        seed: seed of generation (greedy, so that it matters to back ends alone).
+        target: the response format asked for; None is the recipe's. A chain that ends in
+            answers-only training is asked for answers.
+        generator: what answers prompts; None loads the model with transformers.
+        prefill: what counts and times prompts; None uses the loaded model.
+
+    Returns:
+        `{"model": digest, "target": target, "settings": {name: summary}}`.
+
+    Raises:
+        UserError: bad data, model folder, grader value or diagnosis.
+    """
+    config = recipe.evaluation
+    target = target or config.target
+    backend = _Backend(Path(model_folder), recipe.model, config.batch_size, generator, prefill)
+    diagnose: Diagnose | None = None
+    if config.diagnose is not None:
+        diagnose = resolve_callable(config.diagnose, "evaluation.diagnose")
+    summaries: dict[str, Any] = {}
+    for name in expand(config.settings):
+        if name == "efficiency":
+            summaries[name] = _run_efficiency(backend, data, config, target, output / name)
+            continue
+        requests = build_requests(
+            name,
+            data,
+            skills,
+            target=target,
+            split=config.split,
+            override_split=config.override_split,
+            limit=config.limit,
+        )
+        summaries[name] = run_setting(
+            name,
+            requests,
+            output / name,
+            root=skills.root if name == "skills" and skills else data.root,
+            generate=lambda: backend.generator,
+            identity=backend.identity,
+            grader=OWN_GRADERS.get(name, grader),
+            diagnose=diagnose if target == "cot" and name in REASONED else None,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+            seed=seed,
+        )
+    return {"model": backend.digest, "target": target, "settings": summaries}
+
+
+def run_setting(
+    name: str,
+    requests: Sequence[Request],
+    output: Path,
+    *,
+    root: Path,
+    generate: "Callable[[], Generator]",
+    identity: Mapping[str, Any],
+    grader: Grader,
+    diagnose: Diagnose | None = None,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Answer, grade and summarize the requests of one setting.
+
+    Args:
+        name: the setting, for the record.
+        requests: what is asked, in order.
+        output: the setting's folder.
+        root: the data folder that the images lie in.
+        generate: gives the generator; not called when all completions are there already.
+        identity: what identifies the model.
+        grader: scores a completion.
+        diagnose: error analysis of the reasoning, or None.
+        max_new_tokens: length limit of a completion.
+        batch_size: prompts generated together.
+        seed: seed of generation.
+
+    Returns:
+        The content of `summary.json`.
+    """
+    if not requests:
+        raise UserError(f"{name}: nothing to ask; raise evaluation.limit")
+    folder = SettingFolder(output)
+    made_by = {
+        "setting": name,
+        **identity,
+        "prompts": prompts_digest(requests),
+        "target": "+".join(sorted({request.target for request in requests})),
+        "rows": len(requests),
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    folder.open(made_by, requests, root)
+    chunk = batch_size * CHUNK_BATCHES
+    done = len(folder.completions())
+    if done < len(requests):
+        # whole chunks only: batches, and so numerics, are those of an evaluation never interrupted
+        done -= done % chunk
+        folder.keep(done)
+    for start in range(done, len(requests), chunk):
+        asked = requests[start : start + chunk]
+        answers = generate()(
+            [request.messages for request in asked],
+            max_new_tokens=max_new_tokens,
+            temperature=0.0,
+            seed=seed,
+        )
+        folder.append(
+            Completion(request.sample.id, answer.text, answer.tokens, answer.truncated)
+            for request, answer in zip(asked, answers, strict=True)
+        )
+    return _grade(folder, grader, diagnose, reuse=True)
+
+
+def regrade(
+    folder: Path, grader: Grader | None = None, diagnose: Diagnose | None = None
+) -> dict[str, Any]:
+    """Score the stored completions of a setting again; needs neither model nor data folder.
+
+    Args:
+        folder: a setting's folder, or the folder of an evaluation that holds several.
+        grader: None uses the setting's own grader, which only recital and skills have; these
+            keep it also where several settings are graded again at once.
+        diagnose: error analysis to add, for reasoned settings.
+
+    Returns:
+        The new summary, or for several settings `{"settings": {name: summary}}`.
+
+    Raises:
+        UserError: not such a folder, completions missing, or no grader.
+    """
+    inner = sorted(p.parent for p in folder.glob("*/samples.jsonl") if ".old-" not in p.parent.name)
+    if inner:
+        graders = {p: OWN_GRADERS.get(p.name, grader) for p in inner}
+        return {"settings": {p.name: regrade(p, graders[p], diagnose) for p in inner}}
+    store = SettingFolder(folder)
+    made_by = store.identity
+    grader = grader or OWN_GRADERS.get(made_by["setting"])
+    if grader is None:
+        raise UserError(f"{folder}: setting {made_by['setting']!r} needs a grader; give one")
+    fits = made_by["setting"] in REASONED and made_by["target"] == "cot"
+    return _grade(store, grader, diagnose if fits else None, reuse=False)
+
+
+def _grade(
+    folder: SettingFolder, grader: Grader, diagnose: Diagnose | None, reuse: bool
+) -> dict[str, Any]:
+    made_by = folder.identity
+    identity = {
+        "completions": made_by,
+        "grader": _name(grader),
+        "diagnose": _name(diagnose) if diagnose else None,
+        "trimpi": __version__,
+    }
+    file = folder.path / SUMMARY
+    before = read_json(file)
+    if reuse and isinstance(before, dict) and before.get("identity") == identity:
+        return before
+    pairs, completions = folder.samples(), folder.completions()
+    asked = [sample.id for sample, _ in pairs]
+    if [completion.sample_id for completion in completions] != asked:
+        raise UserError(
+            f"{folder.path}: {len(completions)} of {len(asked)} completions, or another order;"
+            " run the evaluation again to complete it"
+        )
+    rows = [
+        scoring.score_one(sample, completion, target, grader, diagnose)
+        for (sample, target), completion in zip(pairs, completions, strict=True)
+    ]
+    write_rows(folder.path / SCORES, rows)
+    summary = {
+        "setting": made_by["setting"],
+        "target": made_by["target"],
+        "policy_in_prompt": folder.policy_in_prompt,
+        **scoring.summarize([sample for sample, _ in pairs], completions, rows),
+        "identity": identity,
+    }
+    write_json(file, summary)
+    return summary
+
+
+def _name(function: Any) -> str:
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', function)}"
+
+
+def _run_efficiency(
+    backend: "_Backend",
+    data: DataFolder,
+    config: EvaluationConfig,
+    target: Target,
+    output: Path,
+) -> dict[str, Any]:
+    shown = build_requests("in_context", data, None, target=target, split=config.split)
+    identity = {
+        "setting": "efficiency",
+        **backend.identity,
+        "prompts": prompts_digest(efficiency.chosen(shown)),
+        "trimpi": __version__,
+    }
+    file = output / SUMMARY
+    before = read_json(file)
+    if isinstance(before, dict) and before.get("identity") == identity:
+        return before
+    measured = efficiency.measure(shown, backend.prefill)
+    summary = {"setting": "efficiency", "target": target, **measured, "identity": identity}
+    write_json(file, summary)
+    return summary
+
+
+class _Backend:
+    """The model, loaded when something is first asked of it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: ModelConfig,
+        batch_size: int,
+        generator: "Generator | None",
+        prefill: "efficiency.Prefill | None",
+    ) -> None:
+        self.digest = model_digest(folder)
+        loading = model.model_dump(mode="json", exclude={"path", "revision"})
+        self.identity = {"model": self.digest, "loading": loading}
+        self._folder, self._model, self._batch_size = folder, model, batch_size
+        self._generator, self._prefill = generator, prefill
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from trimpi.model import load_model, load_processor
+
+        processor = load_processor(self._folder, self._model)
+        return load_model(self._folder, self._model), processor
+
+    @cached_property
+    def generator(self) -> "Generator":
+        """What answers prompts."""
+        if self._generator is not None:
+            return self._generator
+        from trimpi.generate import TransformersGenerator
+
+        return TransformersGenerator(*self._loaded, self._batch_size)
+
+    @cached_property
+    def prefill(self) -> "efficiency.Prefill":
+        """What counts and times prompts."""
+        if self._prefill is not None:
+            return self._prefill
+        return efficiency.TransformersPrefill(*self._loaded)

@@ -1,0 +1,140 @@
+"""From completions to scores and from scores to a summary, without a model."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from trimpi.errors import UserError
+from trimpi.evaluate import diagnosis
+from trimpi.evaluate.diagnosis import Diagnose
+from trimpi.evaluate.statistics import wilson
+from trimpi.grading import Grader
+from trimpi.prompt import Target, parse_response
+from trimpi.sample import Completion, Sample
+
+Row = Mapping[str, Any]
+
+
+def score_one(
+    sample: Sample,
+    completion: Completion,
+    target: Target,
+    grader: Grader,
+    diagnose: Diagnose | None = None,
+) -> dict[str, Any]:
+    """The row of scores.jsonl.
+
+    A grader that raises leaves the completion unscored (`value` null) with the reason in `note`:
+    a fault of the grader is neither a right nor a wrong answer.
+
+    Raises:
+        UserError: the grader gives a value outside [0, 1], or `diagnose` fails.
+    """
+    note: str
+    try:
+        score = grader(sample, completion)
+    except UserError:
+        raise
+    except Exception as error:
+        value, parts, note = None, {}, f"grader raised {type(error).__name__}: {error}"
+    else:
+        value, parts, note = score.value, dict(score.parts), score.note
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"grader: sample {sample.id!r} got {value!r}, outside [0, 1]; mend it")
+    row: dict[str, Any] = {
+        "id": sample.id,
+        "value": None if value is None else float(value),
+        "parts": parts,
+        "note": note,
+        "well_formed": parse_response(completion.text, target).well_formed,
+    }
+    before = sample.facts.get("original_answer")
+    if isinstance(before, str) and before != sample.answer:
+        # override: would the answer have been right under the policy that was internalized?
+        old = grader(replace(sample, answer=before), completion).value
+        row["original"] = None if old is None else float(old)
+    if diagnose is not None:
+        row["diagnosis"] = diagnosis.diagnose_one(diagnose, sample, completion)
+    return row
+
+
+def accuracy(rows: Iterable[Row]) -> dict[str, Any]:
+    """Mean of the scored values with Wilson's interval; `unscored` rows are counted apart."""
+    values = [row["value"] for row in rows]
+    scored = [value for value in values if value is not None]
+    interval = wilson(min(math.fsum(scored), len(scored)), len(scored))
+    return {
+        "value": interval.value if interval else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "scored": len(scored),
+        "correct": math.fsum(scored),
+        "unscored": len(values) - len(scored),
+    }
+
+
+def summarize(
+    samples: Sequence[Sample], completions: Sequence[Completion], rows: Sequence[Row]
+) -> dict[str, Any]:
+    """The numbers of one setting.
+
+    Keys: `rows`, `accuracy`, `parts` (means), `well_formed` (share), `truncated`,
+    `completion_tokens` (mean), `by_depth` (length of the gold path), `by_policy`, `by_task`,
+    `majority_share` (accuracy of each policy's most frequent answer), `notes` (most frequent),
+    `original_share` (override: rows answered by the replaced policy, of those where the two
+    differ) and `diagnosis`.
+    """
+    total = len(rows)
+    parts: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row["parts"].items():
+            parts[name].append(value)
+    notes = Counter(row["note"] for row in rows if row["note"])
+    summary: dict[str, Any] = {
+        "rows": total,
+        "accuracy": accuracy(rows),
+        "parts": {name: math.fsum(values) / len(values) for name, values in parts.items()},
+        "well_formed": sum(row["well_formed"] for row in rows) / total,
+        "truncated": sum(completion.truncated for completion in completions),
+        "completion_tokens": sum(completion.tokens for completion in completions) / total,
+        "majority_share": majority_share(samples),
+        "notes": dict(sorted(notes.items(), key=lambda item: (-item[1], item[0]))[:8]),
+    }
+    groups: dict[str, list[Any]] = {
+        "by_depth": [_depth(sample) for sample in samples],
+        "by_policy": [sample.policy for sample in samples],
+        "by_task": [sample.facts.get("task") for sample in samples],
+    }
+    for key, names in groups.items():
+        found: dict[Any, list[Row]] = defaultdict(list)
+        for name, row in zip(names, rows, strict=True):
+            if name is not None:
+                found[name].append(row)
+        if key == "by_policy" and (len(found) > 64 or groups["by_task"][0] is not None):
+            continue  # a policy of its own for each row says nothing
+        if found:
+            summary[key] = {str(name): accuracy(found[name]) for name in sorted(found)}
+    originals = [row["original"] for row in rows if row.get("original") is not None]
+    if originals:
+        share = wilson(min(math.fsum(originals), len(originals)), len(originals))
+        summary["original_share"] = share._asdict() if share else None
+    diagnoses = [row["diagnosis"] for row in rows if "diagnosis" in row]
+    if diagnoses:
+        summary["diagnosis"] = diagnosis.summarize(diagnoses)
+    return summary
+
+
+def majority_share(samples: Iterable[Sample]) -> float:
+    """Accuracy of answering each policy's (or task's) most frequent answer every time."""
+    answers: dict[Any, Counter[str]] = defaultdict(Counter)
+    for sample in samples:
+        answers[sample.facts.get("task") or sample.policy][sample.answer] += 1
+    right = sum(max(counts.values()) for counts in answers.values())
+    return right / sum(counts.total() for counts in answers.values())
+
+
+def _depth(sample: Sample) -> int | None:
+    path = sample.facts.get("path")
+    return len(path) if isinstance(path, list) and path else None
