@@ -1,0 +1,118 @@
+"""LoRA adapters: where they go, how they are merged, and proof that the merge is the same model."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+
+from trimpi.errors import UserError
+from trimpi.recipe import LoraConfig
+
+
+def lora_config(model: Any, lora: LoraConfig) -> peft.LoraConfig:
+    """The adapter's settings for this model.
+
+    "language" takes every linear layer of the language model. `lm_head` is never taken: TRL's
+    fused output head reads its weight directly, so that an adapter there would not be trained.
+
+    Raises:
+        UserError: a name in `target_modules` is no linear layer of the model.
+    """
+    target: Any = lora.target_modules
+    if target == "language":
+        target = _language_pattern(model)
+    else:
+        names = [n for n, module in model.named_modules() if isinstance(module, nn.Linear)]
+        for wanted in (target := list(target)):
+            if not any(name == wanted or name.endswith("." + wanted) for name in names):
+                known = sorted({name.rsplit(".", 1)[-1] for name in names} - {"lm_head"})
+                raise UserError(
+                    f"lora.target_modules: {wanted!r} is no linear layer of this model; "
+                    f"known here: {', '.join(known)}"
+                )
+    return peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target,
+        task_type="CAUSAL_LM",
+    )
+
+
+def merge_adapter(model: Any) -> Any:
+    """Fold the adapter into the base weights and return the plain model.
+
+    Raises:
+        UserError: the merged weights are not finite.
+    """
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise UserError(f"the adapter does not merge ({error}); lower the learning rate") from None
+
+
+@torch.no_grad()
+def logits_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Logits at the real positions of a batch, float32 on the CPU, shape [tokens, vocabulary]."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+    logits = model(**inputs, use_cache=False).logits
+    model.train(training)
+    return logits[inputs["attention_mask"].bool()].float().cpu()
+
+
+def verify_reload(
+    expected: Tensor, reload: Callable[[], Any], batch: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Load a saved model again and compare its logits with those of the model that was trained.
+
+    A wrong key prefix or a lost adapter shifts logits by about their own spread. Rounding shifts
+    them by less than 0.001 of it in float32; in 16 bits each layer rounds, so there the mean
+    difference is bounded, by 0.05 of the spread.
+
+    Args:
+        expected: logits of base + adapter (or of the trained model), [tokens, vocabulary].
+        reload: loads the saved folder.
+        batch: the batch that `expected` was computed on.
+
+    Returns:
+        `{"max_abs", "mean_abs", "spread", "dtype", "limit"}`.
+
+    Raises:
+        UserError: the difference is beyond the limit.
+    """
+    model = reload()
+    found = logits_of(model, batch)
+    difference, spread = (found - expected).abs(), max(float(expected.std()), 1e-6)
+    worst, mean = float(difference.max()), float(difference.mean())
+    full = model.dtype == torch.float32
+    limit = (0.001 if full else 0.05) * spread
+    # `not <=` so that NaN fails as well.
+    if not (worst if full else mean) <= limit:
+        raise UserError(
+            f"the saved model is not the trained one: reloaded logits differ by {worst:.3g} at "
+            f"most and {mean:.3g} on average, allowed is {limit:.3g}; the checkpoints are kept"
+        )
+    dtype = str(model.dtype).removeprefix("torch.")
+    return {"max_abs": worst, "mean_abs": mean, "spread": spread, "dtype": dtype, "limit": limit}
+
+
+def _language_pattern(model: Any) -> str:
+    """A regular expression for all linear layers of the language model."""
+    decoder = model.get_decoder()
+    prefix = next((name for name, module in model.named_modules() if module is decoder), None)
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear)
+    } - {"lm_head"}
+    if not prefix or not linear:
+        raise UserError(
+            f"{type(model).__name__}: its language model is not found; list lora.target_modules"
+        )
+    return rf"{re.escape(prefix)}\.(.*\.)?({'|'.join(sorted(map(re.escape, linear)))})"

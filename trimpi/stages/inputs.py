@@ -1,0 +1,29 @@
+"""What every stage gets beside its configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimpi.grading import Grader
+from trimpi.recipe import ModelConfig
+from trimpi.sample import DataFolder
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """Input of a stage; `run(config, inputs)` returns `inputs.output / "model"`.
+
+    Attributes:
+        model: the model folder to start from.
+        model_config: how to load it (its `path` is not used).
+        data: the data folder of the recipe.
+        output: the stage folder: checkpoints/, metrics.jsonl, model/, stage.json (written last).
+        seed: fixes data order and initial adapters.
+        grader: the recipe's grader; reward of the RL stage.
+    """
+
+    model: Path
+    model_config: ModelConfig
+    data: DataFolder
+    output: Path
+    seed: int
+    grader: Grader
