@@ -90,7 +90,8 @@ def run(
     print_findings(out, findings)
     findings.stop_if_faulty()
     if dry_run:
-        out.print("nothing wrong found; no weights were loaded")
+        rest = f", {len(findings.unchecked)} not checked (above)" if findings.unchecked else ""
+        out.print(f"nothing wrong found{rest}; no weights were loaded")
         return
     report = run_recipe(recipe, folder, say=_say, jobs=jobs, overwrite=overwrite)
     print_results(out, recipe.name, result_rows(recipe, folder))
@@ -192,7 +193,7 @@ def build(
     seed: Annotated[int, typer.Option(min=0, help="Seed, for a builder.")] = 0,
 ) -> None:
     """Build the data of a recipe, or call a builder."""
-    from trimpi.pipeline import prepare_data
+    from trimpi.data_step import prepare_data
     from trimpi.recipe import DataConfig
     from trimpi.recipe_file import parse_pairs
 

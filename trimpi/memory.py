@@ -106,23 +106,24 @@ def estimate(
         trained, state = size.lora_inputs * config.lora.r, 4
     stored = size.parameters * WEIGHT_BYTES.get(model.quantization, width)
     tokens = training_tokens * config.micro_batch_size
-    layer = ACTIVATIONS_PER_LAYER * size.hidden * width
+    narrow = 2 if config.bf16 else width  # what autocast keeps
+    layer = ACTIVATIONS_PER_LAYER * size.hidden * narrow
     if config.gradient_checkpointing:
-        kept = size.layers * size.hidden * width + layer
+        kept = size.layers * size.hidden * narrow + layer
     else:
         kept = size.layers * layer
     parts: dict[str, Any] = {
         "weights": stored / shards,
         "gradients": trained * state / shards,
         "moments": 2 * trained * state / shards,
-        "activations": tokens * (kept + size.vocabulary * (2 * width + 4)),
+        "activations": tokens * (kept + size.vocabulary * (2 * narrow + 4)),
     }
     if isinstance(config, RlConfig):
         if config.beta and config.lora is None:
             parts["reference"] = size.parameters * width / shards
         if not config.trainer.get("use_vllm"):
             sequences = config.rollouts / devices
-            parts["cache"] = sequences * generation_tokens * size.cache_per_token * width
+            parts["cache"] = sequences * generation_tokens * size.cache_per_token * narrow
             # Training and generation alternate: the larger of both counts.
             parts["activations"] = max(parts["activations"] - parts["cache"], 0)
     found = {name: value / GIB for name, value in parts.items() if value}

@@ -8,20 +8,21 @@ Arms share the folders of the stages that they have in common.
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trimpi.data_step import Say, minutes, prepare_data
 from trimpi.errors import UserError
 from trimpi.launch import run_stage
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
-from trimpi.recipe import DataConfig, Recipe
+from trimpi.recipe import Recipe
 from trimpi.recipe_file import dump_recipe
 from trimpi.recipe_rules import did_you_mean
-from trimpi.resolve import bind_problems, resolve_callable
+from trimpi.resolve import resolve_callable
 from trimpi.runs import (
     STAGE,
     begin,
@@ -38,8 +39,6 @@ from trimpi.runs import (
 )
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
-
-Say = Callable[[str], None]
 
 NO_EFFECT = ("logging_steps", "save_steps")
 """Keys of a stage that change nothing of its result, so that a change redoes nothing."""
@@ -155,63 +154,6 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
     if (config := recipe.evaluation.skills) is not None:
         skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite).root
     return Task(recipe, run, model, model_digest(model), data.root, skills, overwrite)
-
-
-def prepare_data(
-    config: DataConfig,
-    folder: Path,
-    key: str,
-    say: Say = print,
-    overwrite: bool = False,
-    marked: bool = True,
-) -> DataFolder:
-    """The data folder of a recipe, built at `folder` unless it is there already.
-
-    Beside it `<folder>.json` tells what was asked for, so that the next run knows the folder
-    again; `marked=False` leaves that out and leaves an existing folder to the builder to refuse.
-
-    Raises:
-        UserError: wrong builder, arguments or folder, or `folder` holds other data.
-    """
-    if config.folder is not None:
-        data = DataFolder(Path(config.folder))
-        say(f"{key}: {data.root} ({sizes(data)})")
-        return data
-    identity = config.model_dump(mode="json", exclude={"folder"})
-    mark = folder.with_name(f"{folder.name}.json")
-    whole = marked and (folder / "card.json").is_file()
-    if whole and read_json(mark) != identity:
-        if not overwrite:
-            raise UserError(
-                f"{folder}: built with other arguments than {key} asks for; choose another "
-                "--output, or build again with --overwrite"
-            )
-        folder.rename(folder.with_name(f"{folder.name}.old-{int(time.time())}"))
-        whole = False
-    data = DataFolder(folder)
-    if whole:
-        say(f"{key}: there already ({sizes(data)})")
-        return data
-    assert config.builder is not None
-    build = resolve_callable(config.builder, f"{key}.builder")
-    if problems := bind_problems(build, config.args, f"{key}.args", ("out", "seed", "progress")):
-        raise UserError.join(problems)
-    if marked:
-        write_json(mark, identity)
-    start = time.time()
-    try:
-        build(folder, seed=config.seed, **config.args)
-    except UserError as error:
-        raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
-    say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
-    return data
-
-
-def sizes(data: DataFolder) -> str:
-    """Rows of each split in words, from the card."""
-    counts = data.card.get("splits") or data.card.get("counts") or {}
-    rows = {name: c.get("rows") if isinstance(c, dict) else c for name, c in counts.items()}
-    return ", ".join(f"{name} {count}" for name, count in rows.items()) or "no counts in its card"
 
 
 def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
@@ -352,10 +294,3 @@ def _locked(run: Path) -> Iterator[None]:
                 f"{run}: another run works in this folder; wait for it, or choose --output"
             ) from None
         yield
-
-
-def minutes(seconds: float) -> str:
-    """A duration in words."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -62,8 +62,8 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
         accumulation=accumulation,
         arithmetic=(
             f"{text} = {updates} updates of {config.batch_size} {unit} "
-            f"({config.micro_batch_size} per pass x {accumulation} passes x {devices} "
-            f"device{'s' if devices > 1 else ''})"
+            f"({config.micro_batch_size} per pass x {_count(accumulation, 'pass', 'passes')} x "
+            f"{_count(devices, 'device', 'devices')})"
         ),
     )
 
@@ -83,3 +83,7 @@ def _rollouts(config: RlConfig, rows: int, key: str) -> tuple[int, str]:
         f"policy in context), {config.updates_per_rollout} updates each"
     )
     return batches * config.updates_per_rollout, text
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,77 @@
+"""The data of a run: built into its folder once, or read from a folder that the recipe names."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trimpi.errors import UserError
+from trimpi.recipe import DataConfig
+from trimpi.resolve import bind_problems, resolve_callable
+from trimpi.runs import read_json, write_json
+from trimpi.sample import DataFolder
+
+Say = Callable[[str], None]
+
+
+def prepare_data(
+    config: DataConfig,
+    folder: Path,
+    key: str,
+    say: Say = print,
+    overwrite: bool = False,
+    marked: bool = True,
+) -> DataFolder:
+    """The data folder of a recipe, built at `folder` unless it is there already.
+
+    Beside it `<folder>.json` tells what was asked for, so that the next run knows the folder
+    again; `marked=False` leaves that out and leaves an existing folder to the builder to refuse.
+
+    Raises:
+        UserError: wrong builder, arguments or folder, or `folder` holds other data.
+    """
+    if config.folder is not None:
+        data = DataFolder(Path(config.folder))
+        say(f"{key}: {data.root} ({sizes(data)})")
+        return data
+    identity = config.model_dump(mode="json", exclude={"folder"})
+    mark = folder.with_name(f"{folder.name}.json")
+    whole = marked and (folder / "card.json").is_file()
+    if whole and read_json(mark) != identity:
+        if not overwrite:
+            raise UserError(
+                f"{folder}: built with other arguments than {key} asks for; choose another "
+                "--output, or build again with --overwrite"
+            )
+        folder.rename(folder.with_name(f"{folder.name}.old-{int(time.time())}"))
+        whole = False
+    data = DataFolder(folder)
+    if whole:
+        say(f"{key}: there already ({sizes(data)})")
+        return data
+    assert config.builder is not None
+    build = resolve_callable(config.builder, f"{key}.builder")
+    if problems := bind_problems(build, config.args, f"{key}.args", ("out", "seed", "progress")):
+        raise UserError.join(problems)
+    if marked:
+        write_json(mark, identity)
+    start = time.time()
+    try:
+        build(folder, seed=config.seed, **config.args)
+    except UserError as error:
+        raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
+    say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
+    return data
+
+
+def sizes(data: DataFolder) -> str:
+    """Rows of each split in words, from the card."""
+    counts = data.card.get("splits") or data.card.get("counts") or {}
+    rows = {name: c.get("rows") if isinstance(c, dict) else c for name, c in counts.items()}
+    return ", ".join(f"{name} {count}" for name, count in rows.items()) or "no counts in its card"
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
