@@ -5,9 +5,9 @@
 Read top to bottom: pictures -> tokenizer -> architecture -> batches -> three phases -> folder.
 1. `vision`: the vision tower alone learns, for each visual token, which object covers it (dense
    labels from the renderer). Learning this through next-token loss alone takes many times longer.
-2. `ground`: the language model learns to name, compare and count what the tower sees, and to
-   quote conditions of random policies that stand in context.
-3. `policy`: it learns to follow random policies of depth 1 to 3 in context, step by step.
+2. `language`: the whole model learns to name, compare and count what the tower sees, to quote
+   conditions of random policies that stand in context, and to follow such policies step by step.
+3. `anneal`: the same tasks, deeper policies more often, with the learning rate going to zero.
 The model never meets the policies of any data set that it is later trained on.
 """
 
@@ -42,15 +42,22 @@ from trimpi.sample import Sample
 WIDTH, HEIGHT, PATCH, MERGE = 96, 64, 8, 2
 CELL = PATCH * MERGE
 VISUAL_TOKENS = (WIDTH // CELL) * (HEIGHT // CELL)
-PHASES = {  # name -> (steps, peak learning rate, mixture of batch kinds)
-    "vision": (1200, 2e-3, {}),
-    "ground": (600, 2e-3, {"picture": 0.6, "recital": 0.25, "policy_1": 0.15}),
-    "policy": (
-        1400,
-        2e-3,
-        {"picture": 0.35, "recital": 0.1, "policy_1": 0.15, "policy_2": 0.25, "policy_3": 0.15},
+PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of batch kinds)
+    "vision": (1200, 2e-3, 0.4, {}),
+    "language": (
+        400,
+        3e-3,
+        0.0,
+        {"picture": 0.4, "recital": 0.15, "policy_1": 0.15, "policy_2": 0.2, "policy_3": 0.1},
+    ),
+    "anneal": (
+        500,
+        3e-3,
+        1.0,
+        {"picture": 0.35, "recital": 0.1, "policy_1": 0.1, "policy_2": 0.25, "policy_3": 0.2},
     ),
 }
+WARMUP = 25  # steps, in every phase
 BATCH = {"picture": 48, "recital": 48, "policy_1": 64, "policy_2": 48, "policy_3": 32}
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
 SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
@@ -320,10 +327,10 @@ def optimizers(modules, rate: float):
     return [muon, torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def schedule(step: int, steps: int) -> float:
-    """Warm-up over 2%, constant, linear decay to 5% over the last 40%."""
-    warm = min(1.0, (step + 1) / (0.02 * steps + 1))
-    return warm * min(1.0, 0.05 + 0.95 * (steps - step) / (0.4 * steps))
+def schedule(step: int, steps: int, decay: float) -> float:
+    """Linear warm-up, constant, linear decay to 5% over the last share `decay` of the steps."""
+    falling = (steps - step) / max(1.0, decay * steps)
+    return min(1.0, (step + 1) / WARMUP) * (min(1.0, 0.05 + 0.95 * falling) if decay else 1.0)
 
 
 def main() -> None:
@@ -399,7 +406,7 @@ def main() -> None:
         model.tie_weights()
         return True
 
-    for phase, (steps, rate, mixture) in PHASES.items():
+    for phase, (steps, rate, decay, mixture) in PHASES.items():
         steps = max(1, int(steps * args.scale))
         if restore(phase):
             note(phase=phase, restored=True)
@@ -422,7 +429,7 @@ def main() -> None:
         for step in range(steps):
             for solver in solvers:
                 for group in solver.param_groups:
-                    group["lr"] = rate * schedule(step, steps)
+                    group["lr"] = rate * schedule(step, steps, decay)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 if loader is None:
                     picks = np.random.default_rng([args.seed, step]).integers(

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets_builders.clevr.ontology import ATTRIBUTES
@@ -15,6 +15,7 @@ def thing(**values: str) -> dict[str, str]:
     return {"shape": "cube", "color": "red", "size": "large", "material": "rubber"} | values
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 8))
 def test_no_attribute_is_tested_again_below_a_true_edge(seed: int, depth: int) -> None:
     for _, path in grow(random.Random(seed), depth).leaves():
@@ -28,6 +29,7 @@ def test_no_attribute_is_tested_again_below_a_true_edge(seed: int, depth: int) -
                 known.add(step.attribute)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_every_response_is_reached_by_the_scene_that_its_path_describes(
     seed: int, depth: int
