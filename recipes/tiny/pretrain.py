@@ -28,9 +28,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import (
     PreTrainedTokenizerFast,
-    Qwen2_5_VLProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -45,13 +45,13 @@ VISUAL_TOKENS = (WIDTH // CELL) * (HEIGHT // CELL)
 PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of batch kinds)
     "vision": (1200, 2e-3, 0.4, {}),
     "language": (
-        400,
+        300,
         3e-3,
         0.0,
         {"picture": 0.4, "recital": 0.15, "policy_1": 0.15, "policy_2": 0.2, "policy_3": 0.1},
     ),
     "anneal": (
-        500,
+        600,
         3e-3,
         1.0,
         {"picture": 0.35, "recital": 0.1, "policy_1": 0.1, "policy_2": 0.25, "policy_3": 0.2},
