@@ -95,7 +95,8 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
             if rows is not None:
                 schedule = plan_schedule(stage, rows, recipe.devices, f"stages.{name}")
                 found.stages.append(StagePlan(name, schedule))
-            if data is not None:
+        if data is not None and (found.rows["data"].get(stage.split) or 0) > 0:
+            with found.noting():
                 _check_rows(data, name, stage)
     if estimates and model is not None and not found.problems:
         with found.noting():

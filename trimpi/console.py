@@ -23,11 +23,11 @@ def print_findings(console: Console, findings: Findings) -> None:
                 f", {plan.generation_tokens} in generation" if plan.generation_tokens else ""
             )
             parts = ", ".join(
-                f"{name} {value:.2f}" for name, value in plan.memory.items() if name != "total"
+                f"{name} {_size(value)}" for name, value in plan.memory.items() if name != "total"
             )
             console.print(
                 f"  longest row {plan.training_tokens} tokens in training{generated}; about "
-                f"{plan.memory['total']:.2f} GiB per device ({parts})",
+                f"{_size(plan.memory['total'])} per device ({parts})",
                 highlight=False,
             )
     for line in findings.unchecked:
@@ -35,16 +35,23 @@ def print_findings(console: Console, findings: Findings) -> None:
 
 
 def _lengths_table(findings: Findings) -> Table:
-    table = Table(title="tokens of the longest row looked at", title_justify="left")
+    table = Table(
+        title="tokens of the longest row looked at, policy in context; share of the prompt saved",
+        title_justify="left",
+    )
     table.add_column("split")
     names = ("policy", "query", "images", "rationale", "answer", "template")
-    for name in (*names, "in context", "without policy", "prompt saved"):
+    for name in (*names, "in all", "no policy", "saved"):
         table.add_column(name, justify="right")
     for split, lengths in findings.lengths.items():
         parts = [str(getattr(lengths.full, name)) for name in names]
         totals = [str(lengths.full.total), str(lengths.free.total), f"{lengths.saved:.1%}"]
         table.add_row(split, *parts, *totals)
     return table
+
+
+def _size(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
 
 
 def print_versions(console: Console, versions: Mapping[str, str | None]) -> None:

@@ -1,0 +1,159 @@
+"""Every recipe that ships loads, fits its builder, and dry-runs as far as this machine allows."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trimpi.checks import Findings, check_recipe
+from trimpi.cli import app
+from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe_file import load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
+BIG = [file for file in FILES if file.parent.name in ("clevr", "baselines")]
+SHIPPED = {
+    "quickstart.yaml",
+    "tiny/ablation.yaml",
+    *(f"clevr/{v}_n{n}_qwen2_5_vl_{s}.yaml" for v in "tm" for n in (2, 4, 6) for s in ("3b", "7b")),
+    *(f"baselines/{name}.yaml" for name in ("in_context", "direct_sft", "cot_sft", "cot_sft_grpo")),
+    *(f"baselines/{name}.yaml" for name in ("trimpi_no_poro", "trimpi")),
+}
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT / "recipes").as_posix()
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def light_check(recipe: Recipe, run: Path) -> Findings:
+    findings = check_recipe(recipe, run, estimates=False)
+    findings.stop_if_faulty()
+    return findings
+
+
+def test_all_recipes_are_found() -> None:
+    assert {name_of(file) for file in FILES} >= SHIPPED
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_it_loads_and_says_how_to_run_it(file: Path) -> None:
+    load_recipe(file)
+    header = file.read_text().split("\n\n")[0]
+    assert f"trimpi run recipes/{name_of(file)}" in header
+
+
+@pytest.mark.parametrize("file", BIG, ids=name_of)
+def test_big_recipes_fit_data_and_trainer_and_have_estimates(file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(file)
+    findings = light_check(recipe, tmp_path / "run")
+    assert all("model.path" in line for line in findings.unchecked)
+    assert findings.rows["data"] == {
+        "train": 20000, "train_cot": 2500, "test": 2000, "override": 2000,
+    }  # fmt: skip
+    updates = {plan.name: plan.schedule.updates for plan in findings.stages}
+    header = file.read_text().split("\n\n")[0]
+    assert "not measured" in header
+    for name, count in updates.items():
+        assert f"{name}: {count} updates, about" in header
+
+
+@pytest.mark.parametrize("file", BIG, ids=name_of)
+def test_big_recipes_have_the_numbers_of_the_paper(file: Path) -> None:
+    recipe = load_recipe(file)
+    for stage in recipe.stages.values():
+        if isinstance(stage, CptConfig):
+            assert (stage.epochs, stage.lr, stage.batch_size, stage.lora) == (5, 1e-5, 128, None)
+        elif isinstance(stage, SftConfig):
+            expected = (5, 1e-4, 64) if stage.target == "cot" else (2, 1e-4, 64)
+            assert (stage.epochs, stage.lr, stage.batch_size) == expected
+            assert stage.lora is not None and stage.lora.r == 8
+        else:
+            assert isinstance(stage, RlConfig)
+            assert (stage.epochs, stage.lr, stage.prompts_per_step) == (2, 1e-6, 384)
+            assert (stage.epsilon, stage.epsilon_high, stage.beta) == (0.2, 0.3, 0.01)
+            assert stage.lora is None and stage.loss_type == "grpo"
+
+
+def test_file_names_say_what_is_in_them() -> None:
+    for file in BIG:
+        if file.parent.name == "clevr":
+            variant, depth, size = file.stem.split("_")[0], file.stem.split("_")[1], file.stem[-2:]
+            recipe = load_recipe(file)
+            assert recipe.data.args["variant"] == variant.upper()
+            assert f"n{recipe.data.args['depth']}" == depth
+            assert recipe.model.path == f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct"
+
+
+def test_rollouts_and_updates_are_equal_where_arms_are_compared() -> None:
+    ablation = load_recipe(ROOT / "recipes" / "tiny" / "ablation.yaml")
+    baselines = [load_recipe(f) for f in BIG if f.parent.name == "baselines"]
+    groups = [
+        [s for s in ablation.stages.values() if isinstance(s, RlConfig)],
+        [s for r in baselines for s in r.stages.values() if isinstance(s, RlConfig)],
+    ]
+    for stages in groups:
+        assert len(stages) > 1
+        assert {s.policy_fraction for s in stages} == {0, 0.5}
+        assert (
+            len({s.model_copy(update={"policy_fraction": 0}).model_dump_json() for s in stages})
+            == 1
+        )
+
+
+def test_the_ablation_has_all_rows_and_three_seeds() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "tiny" / "ablation.yaml")
+    assert len(recipe.all_seeds) == 3
+    kinds = {
+        arm: [
+            (s.kind, getattr(s, "target", None), bool(getattr(s, "policy_fraction", 0)))
+            for s in (recipe.stages[name] for name in chain)
+        ]
+        for arm, chain in recipe.chains.items()
+    }
+    cpt, cot = ("cpt", None, False), ("sft", "cot", False)
+    grpo, poro = ("rl", None, False), ("rl", None, True)
+    assert kinds == {
+        "in_context": [],
+        "direct_sft": [("sft", "answer", False)],
+        "cot_sft": [cot],
+        "cpt_cot_sft": [cpt, cot],
+        "cot_sft_grpo": [cot, grpo],
+        "trimpi_no_poro": [cpt, cot, grpo],
+        "trimpi": [cpt, cot, poro],
+    }
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "tiny/ablation.yaml"])
+def test_tiny_recipes_dry_run_through_the_command_line(name: str, tmp_path: Path) -> None:
+    words = ["run", str(ROOT / "recipes" / name), "--dry-run", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "nothing wrong found; no weights were loaded" in result.stdout
+    assert "per device (weights" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_tokens_of_data_that_are_not_built_yet(tmp_path: Path, qwen: Path) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", [f"model.path={qwen}"])
+    findings = check_recipe(recipe, tmp_path / "run")
+    assert findings.problems == [] and findings.unchecked == []
+    assert set(findings.lengths) == {"train", "train_cot", "test"}
+    lengths = findings.lengths["train_cot"]
+    assert lengths.full.policy > 100 and lengths.free.policy == 0
+    assert lengths.full.images == lengths.free.images > 0
+    assert 0.3 < lengths.saved < 1
+    plans = {plan.name: plan for plan in findings.stages}
+    assert plans["cpt"].training_tokens == lengths.full.total
+    assert plans["sft"].training_tokens == lengths.free.total
+    train = findings.lengths["train"]
+    assert plans["rl"].generation_tokens == train.with_policy + 96
+    assert plans["rl"].training_tokens == train.prompt + 96
+    assert "reference" in plans["rl"].memory and "reference" not in plans["cpt"].memory
+    assert list(tmp_path.iterdir()) == []
