@@ -1,0 +1,121 @@
+"""What a stage records while it trains: the log, and whether every tensor learns."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from trimpi.runs import METRICS, read_json, write_json
+
+GRADIENTS = "gradients.json"
+
+
+class MetricsLog(TrainerCallback):
+    """Appends one JSON line a logged step to `metrics.jsonl`; says at times how far it is.
+
+    Args:
+        output: the stage folder.
+        name: what the lines on the terminal begin with.
+        every: seconds between two such lines.
+    """
+
+    def __init__(self, output: Path, name: str = "train", every: float = 30.0) -> None:
+        self._file, self._name, self._every = output / METRICS, name, every
+        self._said = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Called by the trainer with the means since the last log."""
+        # The summary at the end of training holds no loss of a step.
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        row = {"step": state.global_step, **logs}
+        row = {key: _plain(value) for key, value in row.items()}
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if args.disable_tqdm and time.monotonic() - self._said > self._every:
+            self._said = time.monotonic()
+            loss = logs.get("loss", math.nan)
+            print(f"{self._name}: step {state.global_step}/{state.max_steps}, loss {loss:.4g}")
+
+
+class GradientAudit(TrainerCallback):
+    """Finds trainable tensors that get no gradient in the first steps.
+
+    A tensor is cleared by its first gradient that is not zero. One step is not always enough: the
+    first factor of a LoRA pair has a zero gradient until the second has moved away from zero.
+
+    Writes `gradients.json`: `{"steps", "tensors", "without_gradient": [names]}`.
+    """
+
+    def __init__(self, output: Path, steps: int = 3) -> None:
+        self._file, self._steps = output / GRADIENTS, steps
+        self._missing: set[str] | None = None
+        self._tensors = self._seen = 0
+        self._done = self._file.is_file()
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: object,
+    ) -> None:
+        """Called by the trainer when the gradients of an update are complete."""
+        if self._done:
+            return
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if self._missing is None:
+            self._missing, self._tensors = set(trainable), len(trainable)
+        for name in sorted(self._missing):
+            gradient = trainable[name].grad
+            if gradient is not None and bool(gradient.any()):
+                self._missing.discard(name)
+        self._seen += 1
+        if not self._missing or self._seen == self._steps:
+            self._write(state)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Called by the trainer after the last update, which may come before the audit is over."""
+        if not self._done and self._seen:
+            self._write(state)
+
+    def _write(self, state: TrainerState) -> None:
+        self._done = True
+        missing = sorted(self._missing or ())
+        if not state.is_world_process_zero:
+            return
+        if missing:
+            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            print(
+                f"warning: {len(missing)} of {self._tensors} trainable tensors had no gradient in "
+                f"the first {self._seen} steps: {shown}"
+            )
+        record = {"steps": self._seen, "tensors": self._tensors, "without_gradient": missing}
+        write_json(self._file, record)
+
+
+def gradient_report(output: Path) -> Any:
+    """What the audit found, None when no update was made."""
+    return read_json(output / GRADIENTS)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: a value that is not finite is written as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

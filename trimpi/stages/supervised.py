@@ -1,0 +1,242 @@
+"""Supervised training on written targets, shared by VM-CPT and SFT, on TRL's SFTTrainer.
+
+The loss is the mean over all tokens of an update that are in the loss (TRL and transformers
+divide the sum by the token count of the whole accumulation window, over all devices). The paper
+writes a mean per sequence, 1/sum(m_t). The two differ only in weighting long sequences; the token
+mean does not depend on how a batch is cut into micro batches, so it is the one used here.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from rich.progress import track
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from trimpi.batch import IGNORED, Encoded, collate
+from trimpi.budget import TokenBudget, check_budgets, summarize_budgets
+from trimpi.errors import UserError
+from trimpi.model import (
+    check_quantization,
+    context_limit,
+    count_parameters,
+    freeze_vision,
+    load_config,
+    load_model,
+    load_processor,
+    lora_config,
+    visual_token_ids,
+)
+from trimpi.recipe import SupervisedConfig
+from trimpi.recipe_rules import did_you_mean
+from trimpi.runs import STAGE, read_json
+from trimpi.sample import Sample
+from trimpi.schedule import plan_schedule
+from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point
+from trimpi.stages.finish import finish_stage, free_memory
+from trimpi.stages.inputs import StageInputs
+from trimpi.stages.monitor import GradientAudit, MetricsLog
+
+Encode = Callable[[Any, Sample, frozenset[int]], tuple[Encoded, TokenBudget]]
+"""(processor, sample, visual token ids) -> training sequence and its budget."""
+SHOWN = 20
+"""Faulty rows that are named one by one."""
+
+
+class SupervisedTrainer(ExactResume, SFTTrainer):
+    """TRL's trainer on sequences that are encoded already; its loss is left as it is."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # TRL counts tokens from zero in each process; the log goes on counting.
+        state = read_json(Path(resume_from_checkpoint) / "trainer_state.json") or {}
+        counts = [row["num_tokens"] for row in state.get("log_history", ()) if "num_tokens" in row]
+        self._total_train_tokens = int(counts[-1]) if counts else 0
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Checkpoints are not for publication: no card."""
+
+
+def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode) -> Path:
+    """Train on all rows of the split and leave a complete model folder.
+
+    Everything that can be wrong with data and settings is found before weights are loaded. A
+    stage folder without `stage.json` is resumed from its last whole checkpoint.
+
+    Args:
+        config: a CPT or SFT stage.
+        inputs: model, data, output folder and seed.
+        encode: makes the training sequence of a row.
+
+    Returns:
+        `inputs.output / "model"`.
+
+    Raises:
+        UserError: rows that do not fit or do not encode, unknown trainer keys, wrong sizes.
+    """
+    started = time.time()
+    if (inputs.output / STAGE).is_file():
+        return inputs.output / "model"
+    check_quantization(inputs.model_config, train=config.lora is None)
+    samples = inputs.data.read(config.split)[: config.limit]
+    arguments = training_arguments(config, inputs)
+    schedule = plan_schedule(config, len(samples), arguments.world_size, config.kind)
+    arguments.gradient_accumulation_steps = schedule.accumulation
+    processor = load_processor(inputs.model, inputs.model_config)
+    settings = load_config(inputs.model, inputs.model_config)
+    visual = visual_token_ids(settings, processor.tokenizer)
+    rows, budgets = encode_rows(config, processor, samples, visual, encode, context_limit(settings))
+
+    model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
+    if config.freeze_vision:
+        freeze_vision(model)
+    checkpoint = resume_checkpoint(arguments, inputs.output)
+    trainer = SupervisedTrainer(
+        model=model,
+        args=arguments,
+        data_collator=lambda examples: collate(processor, [Encoded(**e) for e in examples]),
+        train_dataset=Dataset.from_list([vars(row) for row in rows]),
+        processing_class=processor,
+        peft_config=lora_config(model, config.lora) if config.lora is not None else None,
+        callbacks=[
+            CheckpointMarker(),
+            MetricsLog(inputs.output, config.kind),
+            GradientAudit(inputs.output),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    parameters = {
+        "total": count_parameters(trainer.model),
+        "trainable": count_parameters(trainer.model, trainable=True),
+    }
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    record = {
+        "rows": len(rows),
+        "steps": trainer.state.global_step,
+        "schedule": schedule.arithmetic,
+        "parameters": parameters,
+        "tokens": summarize_budgets(budgets),
+        "tokens_in_loss": sum(label != IGNORED for row in rows for label in row.labels),
+        "train_loss": result.training_loss,
+        "resumed_from": Path(checkpoint).name if checkpoint else None,
+    }
+    accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
+    trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    del trainer, model
+    free_memory()
+    if first:
+        batch = collate(processor, sorted(rows[:16], key=lambda row: len(row.input_ids))[:2])
+        finish_stage(config, inputs, trained, processor, batch, record, started)
+    accelerator.wait_for_everyone()
+    return inputs.output / "model"
+
+
+def encode_rows(
+    config: SupervisedConfig,
+    processor: Any,
+    samples: list[Sample],
+    visual: frozenset[int],
+    encode: Encode,
+    limit: int | None,
+) -> tuple[list[Encoded], list[TokenBudget]]:
+    """Encode all rows once; all rows that cannot be used are named at once.
+
+    Raises:
+        UserError: rows without a rationale, with a bad picture, or beyond the context.
+    """
+    rows, budgets, problems = [], [], []
+    for sample in track(samples, f"{config.kind}: encode", transient=True, disable=not _watched()):
+        where = f"{config.split}: row {sample.id!r}"
+        try:
+            row, budget = encode(processor, sample, visual)
+        except UserError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        rows.append(row)
+        budgets.append(budget)
+    if problems:
+        more = len(problems) - SHOWN
+        raise UserError.join(problems[:SHOWN] + ([f"... and {more} more rows"] if more > 0 else []))
+    used = ((f"{config.split}: row {s.id!r}", b) for s, b in zip(samples, budgets, strict=True))
+    check_budgets(used, limit)
+    types = sorted({name for row in rows for name in row.types})
+    # One schema for the table: rows without a picture have no token types of their own.
+    return [
+        replace(row, types={n: row.types.get(n, [0] * len(row.input_ids)) for n in types})
+        for row in rows
+    ], budgets
+
+
+def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConfig:
+    """TRL's arguments of a stage; keys of `config.trainer` are passed through.
+
+    Raises:
+        UserError: a key that TRL does not know, or a value that it refuses.
+    """
+    known = [field.name for field in fields(SFTConfig) if field.init]
+    checkpointing = "activation_checkpointing"  # its name since transformers 5.20
+    if checkpointing not in known:
+        checkpointing = "gradient_checkpointing"
+    ours: dict[str, Any] = {
+        "output_dir": str(inputs.output / "checkpoints"),
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "learning_rate": config.lr,
+        "per_device_train_batch_size": config.micro_batch_size,
+        "warmup_steps": min(config.warmup_ratio, 0.999),  # below 1 it is a share of all steps
+        "lr_scheduler_type": config.lr_scheduler,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        checkpointing: config.gradient_checkpointing,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available() if config.bf16 is None else config.bf16,
+        "logging_steps": config.logging_steps,
+        "save_strategy": "epoch" if config.save_steps is None else "steps",
+        "save_steps": config.save_steps or 500,
+        "seed": inputs.seed,
+        "data_seed": inputs.seed,
+        "max_length": None,
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    defaults: dict[str, Any] = {
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": not _watched(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    problems = [
+        f"{config.kind}.trainer.{key}: unknown; {did_you_mean(key, known)}"
+        if key not in known
+        else f"{config.kind}.trainer.{key}: is set by the stage; use the stage's own keys"
+        for key in config.trainer
+        if key not in known or key in ours
+    ]
+    if problems:
+        raise UserError.join(problems)
+    try:
+        return SFTConfig(**(defaults | dict(config.trainer) | ours))
+    except (TypeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{config.kind}: the trainer refuses its settings ({line})") from None
+
+
+def resume_checkpoint(arguments: SFTConfig, output: Path) -> str | None:
+    """Where to go on, found by the first process and told to all."""
+    found: list[str | None] = [None]
+    if arguments.process_index == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        checkpoint = resume_point(output)
+        found = [None if checkpoint is None else str(checkpoint)]
+    return broadcast_object_list(found)[0]
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty()
