@@ -1,0 +1,89 @@
+"""TRL's GRPO trainer with a data order that survives a resume, and a log of what it learns from.
+
+Nothing here changes a number of TRL's: the overrides order the rows or look on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+
+from trimpi.stages.rewards import RolloutReward
+from trimpi.stages.rollout_metrics import RolloutTable, WeightedMean, as_table
+from trimpi.stages.sampling import EpochSampler
+
+
+class ObservedGRPOTrainer(GRPOTrainer):
+    """GRPO that logs the two halves of its groups; the one reward function is a `RolloutReward`."""
+
+    model: Any
+    processing_class: Any
+    num_generations: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._logps = {True: WeightedMean(), False: WeightedMean()}
+
+    def forget_log(self) -> None:
+        """Drop what was logged before the first step."""
+        for log in (*self._metrics.values(), *self._logs.values()):
+            log.clear()
+
+    def log_rollout(self, output: dict[str, Any], aware: Sequence[bool]) -> None:
+        """Log a rollout batch and mark its rows, so that updates can be told apart.
+
+        Args:
+            output: what `_generate_and_score_completions` returned; receives `is_aware` [B], a
+                tensor, so that TRL's shuffling and splitting of rows carries it along.
+            aware: which of this process' rows were generated with the policy in context.
+        """
+        reward = self.reward_funcs[0]
+        assert isinstance(reward, RolloutReward)
+        output["is_aware"] = torch.tensor(aware, device=output["completion_ids"].device)
+        table = as_table(reward.last).to(output["is_aware"].device)
+        rows = self.accelerator.gather(torch.cat([output["is_aware"].unsqueeze(1), table], dim=1))
+        summary = RolloutTable(rows[:, 0].bool(), rows[:, 1:], self.num_generations).summary()
+        for name, value in summary.items():
+            self._metrics["train"][name].append(value)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._scored = scored[0].detach()
+        return scored
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        if self.model.training:
+            self._observe(inputs, inputs.get("old_per_token_logps", self._scored))
+        return loss
+
+    def _observe(self, inputs: dict[str, Any], logps: Tensor) -> None:
+        """Log the mean log-probability per token, without the policy, of both halves.
+
+        Args:
+            inputs: a micro batch.
+            logps: under the weights that generated the batch, [B, T].
+        """
+        for aware, name in ((True, "aware"), (False, "free")):
+            half = (inputs["is_aware"] == aware).unsqueeze(1)
+            self._logps[aware].add(logps, inputs["completion_mask"] * half)
+            if self.accelerator.sync_gradients:
+                mean = self._logps[aware].take(self.accelerator)
+                if mean is not None:
+                    self._metrics["train"][f"rollout/{name}/logp_without_policy"].append(mean)
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        sampler: Any = super()._get_train_sampler(dataset)
+        return EpochSampler(
+            data_source=sampler.data_source,
+            mini_repeat_count=sampler.mini_repeat_count,
+            batch_size=sampler.batch_size,
+            repeat_count=sampler.repeat_count,
+            shuffle=sampler.shuffle,
+            seed=sampler.seed,
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Checkpoints are not for publication: no card."""

@@ -1,0 +1,112 @@
+"""The reward of RL: the recipe's grader plus a share for form, for TRL's trainer."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimpi.errors import UserError
+from trimpi.grading import Grader, format_score
+from trimpi.sample import Completion, Sample, Score
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One rollout's verdict; `reward` and `accuracy` are None when the grader cannot grade it."""
+
+    reward: float | None
+    accuracy: float | None
+    form: float
+    completion: Completion
+
+
+class RolloutReward:
+    """`accuracy_weight` * grader + `format_weight` * well-formed (paper, stage 3).
+
+    The text that is graded is what evaluation would read: all tokens up to the one that ends the
+    turn, special ones included.
+    """
+
+    __name__ = "rollout_reward"
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        grader: Grader,
+        tokenizer: Any,
+        stops: Collection[int],
+        lead: str = "",
+        accuracy_weight: float = 1.0,
+        format_weight: float = 0.5,
+    ) -> None:
+        """
+        Args:
+            samples: by the `row` that a rollout carries.
+            grader: value in [0, 1], or None where a completion cannot be graded.
+            tokenizer: of the model.
+            stops: ids that end a completion.
+            lead: what the chat template puts before an assistant's text; cut off.
+            accuracy_weight: weight of the grader's value.
+            format_weight: weight of the form.
+        """
+        self._samples, self._grader = samples, grader
+        self._tokenizer, self._stops, self._lead = tokenizer, frozenset(stops), lead
+        self._accuracy_weight, self._format_weight = accuracy_weight, format_weight
+        self.last: list[Graded] = []
+        """Verdicts of the last call, in the order of its rows."""
+
+    def __call__(
+        self, completion_ids: Sequence[Sequence[int]], row: Sequence[int], **kwargs: Any
+    ) -> list[float | None]:
+        """Rewards of completions; None (ungradable) takes a row out of its group's baseline.
+
+        Raises:
+            UserError: the grader failed or gave no score; names the sample.
+        """
+        self.last = [
+            self.grade(self._samples[index], self._read(self._samples[index].id, ids))
+            for index, ids in zip(row, completion_ids, strict=True)
+        ]
+        return [graded.reward for graded in self.last]
+
+    def grade(self, sample: Sample, completion: Completion) -> Graded:
+        """Reward of one completion."""
+        accuracy, form = checked_score(self._grader, sample, completion).value, 0.0
+        form = format_score(completion)
+        if accuracy is None:
+            return Graded(None, None, form, completion)
+        reward = self._accuracy_weight * accuracy + self._format_weight * form
+        return Graded(reward, accuracy, form, completion)
+
+    def _read(self, sample_id: str, ids: Sequence[int]) -> Completion:
+        end = next((place for place, token in enumerate(ids) if token in self._stops), None)
+        kept = list(ids[:end])
+        text = self._tokenizer.decode(
+            kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return Completion(sample_id, text.removeprefix(self._lead), len(kept), end is None)
+
+
+def checked_score(grader: Grader, sample: Sample, completion: Completion) -> Score:
+    """The grader's score.
+
+    Raises:
+        UserError: the grader raised, or returned something else than a score in [0, 1]. A reward
+            of 0 in its place would train the model on the grader's fault.
+    """
+    try:
+        score = grader(sample, completion)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"grader: failed on sample {sample.id} with {type(error).__name__}: {error}; mend the "
+            "grader (return Score(None) for what cannot be graded)"
+        ) from error
+    value = getattr(score, "value", math.nan)
+    if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise UserError(
+            f"grader: gave {score!r} for sample {sample.id}; it must return a Score with a value "
+            "in [0, 1] or None"
+        )
+    return score
