@@ -80,9 +80,8 @@ def run(
 ) -> None:
     """Run a recipe: data, stages, evaluation, report. Run again to continue."""
     from trimpi.checks import check_recipe
-    from trimpi.console import print_findings, print_results
+    from trimpi.console import print_findings
     from trimpi.pipeline import run_recipe
-    from trimpi.results import result_rows
 
     recipe, folder = _load(file, sets, output)
     out.print(f"[bold]{recipe.name}[/] -> {folder}")
@@ -94,8 +93,7 @@ def run(
         out.print(f"nothing wrong found{rest}; no weights were loaded")
         return
     report = run_recipe(recipe, folder, say=_say, jobs=jobs, overwrite=overwrite)
-    print_results(out, recipe.name, result_rows(recipe, folder))
-    out.print(f"report: {report}")
+    _print_report(report)
 
 
 @command(app)
@@ -127,15 +125,10 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate one trained arm, or the base model, of a run."""
-    from trimpi.console import print_results
     from trimpi.pipeline import evaluate_arm
-    from trimpi.results import result_rows
 
     recipe, folder = _load(file, sets, output)
-    evaluate_arm(recipe, folder, arm, say=_say, regrade=regrade, overwrite=overwrite)
-    print_results(
-        out, f"{recipe.name}: {arm}", [r for r in result_rows(recipe, folder) if r["arm"] == arm]
-    )
+    _print_report(evaluate_arm(recipe, folder, arm, say=_say, regrade=regrade, overwrite=overwrite))
 
 
 @command(app)
@@ -147,7 +140,7 @@ def report(
 
     if not (folder / "run.json").is_file():
         raise UserError(f"{folder}: no run.json, so not a run folder; give the --output of a run")
-    out.print(f"report: {resolve_callable('trimpi.report:write_report', 'report')(folder)}")
+    _print_report(resolve_callable("trimpi.report:write_report", "report")(folder))
 
 
 @command(app)
@@ -250,6 +243,16 @@ def _load(file: Path, sets: list[str] | None, output: Path | None) -> "tuple[Rec
     recipe = load_recipe(file, sets or [])
     folder = output or Path(recipe.output or f"runs/{recipe.name}")
     return recipe, folder.absolute()
+
+
+def _print_report(report: Path) -> None:
+    from trimpi.resolve import resolve_callable
+    from trimpi.runs import read_json
+
+    resolve_callable("trimpi.report:print_table", "report")(
+        read_json(report.parent / "summary.json"), out
+    )
+    out.print(f"report: {report}")
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,6 @@
-"""What the commands print: the tables of a dry run and of results."""
+"""What commands print: the findings of a dry run, versions."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -59,15 +58,4 @@ def print_versions(console: Console, versions: Mapping[str, str | None]) -> None
     table = Table(show_header=False, box=None)
     for name, version in versions.items():
         table.add_row(name, version or "[dim]not installed[/]")
-    console.print(table)
-
-
-def print_results(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    """The table at the end of a run: one row per model, one column per setting."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="left" if column == "arm" else "right")
-    for row in rows:
-        table.add_row(*[str(row.get(column, "")) for column in columns])
     console.print(table)

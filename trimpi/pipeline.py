@@ -99,7 +99,7 @@ def evaluate_arm(
     say: Say = print,
     regrade: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> Path:
     """Evaluate one arm of a run, all its seeds; nothing is trained.
 
     Args:
@@ -109,6 +109,9 @@ def evaluate_arm(
         say: receives one line per step.
         regrade: score the stored completions again instead, without a model.
         overwrite: set an evaluation of other settings aside and redo it.
+
+    Returns:
+        The path of the report, written again.
 
     Raises:
         UserError: no such arm, or it is not trained.
@@ -120,15 +123,20 @@ def evaluate_arm(
     with _locked(run):
         if regrade:
             _regrade(recipe, run, chain, say)
-            return
-        task = _prepare(recipe, run, say, overwrite=False)
-        task = replace(task, overwrite=overwrite)
-        for seed in recipe.all_seeds if chain else recipe.all_seeds[:1]:
-            folder = stage_folder(run, seed, chain)
-            if chain and not (folder / "done.json").is_file():
-                raise UserError(f"{folder}: not trained yet; `trimpi run` the recipe first")
-            model = folder / "model" if chain else task.model
-            _evaluate(task, seed, chain, model, say)
+        else:
+            _evaluate_again(recipe, run, chain, say, overwrite)
+        return Path(resolve_callable("trimpi.report:write_report", "report")(run))
+
+
+def _evaluate_again(
+    recipe: Recipe, run: Path, chain: tuple[str, ...], say: Say, overwrite: bool
+) -> None:
+    task = replace(_prepare(recipe, run, say, overwrite=False), overwrite=overwrite)
+    for seed in recipe.all_seeds if chain else recipe.all_seeds[:1]:
+        folder = stage_folder(run, seed, chain)
+        if chain and not (folder / "done.json").is_file():
+            raise UserError(f"{folder}: not trained yet; `trimpi run` the recipe first")
+        _evaluate(task, seed, chain, folder / "model" if chain else task.model, say)
 
 
 def _regrade(recipe: Recipe, run: Path, chain: tuple[str, ...], say: Say) -> None:

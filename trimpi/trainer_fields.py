@@ -8,8 +8,8 @@ from trimpi.recipe import StageConfig
 from trimpi.recipe_rules import did_you_mean
 
 CONFIGS = {
-    "cpt": "transformers:TrainingArguments",
-    "sft": "transformers:TrainingArguments",
+    "cpt": "trl:SFTConfig",
+    "sft": "trl:SFTConfig",
     "rl": "trl:GRPOConfig",
     "pretrain": "transformers:TrainingArguments",
 }

@@ -166,22 +166,36 @@ def test_a_model_folder_without_processor_or_template(
     assert f"no {missing}" in "\n".join(faults(*words))
 
 
+@pytest.fixture
+def fake_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for `trimpi.report`: a report that says which run it is of."""
+    report = tmp_path / "run" / "report" / "report.html"
+
+    def write_report(run: Path) -> Path:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        (report.parent / "summary.json").write_text(json.dumps({"of": str(run)}))
+        return report
+
+    def print_table(summary: Any, console: Any) -> None:
+        console.print(f"table of {summary['of']}")
+
+    fake = SimpleNamespace(write_report=write_report, print_table=print_table)
+    monkeypatch.setitem(sys.modules, "trimpi.report", fake)
+    return report
+
+
 def test_a_run_prints_its_results(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, fake_report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_recipe(recipe: Any, run: Path, **options: Any) -> Path:
         assert options["jobs"] == 2 and options["overwrite"] is False
-        for chain, value in (("base", 0.25), ("cpt+sft+rl", 0.75)):
-            folder = run / "seed-0" / "eval" / chain / "no_policy"
-            folder.mkdir(parents=True)
-            (folder / "summary.json").write_text(json.dumps({"accuracy": {"value": value}}))
-        return run / "report" / "report.md"
+        return Path(sys.modules["trimpi.report"].write_report(run))
 
     monkeypatch.setattr("trimpi.pipeline.run_recipe", run_recipe)
     result = call("run", recipe, "--jobs", 2)
     assert result.exit_code == 0, result.output
-    assert "25.0%" in result.stdout and "75.0%" in result.stdout
-    assert f"report: {tmp_path}/run/report/report.md" in result.stdout
+    run = fake_report.parents[1]
+    assert result.stdout.endswith(f"table of {run}\nreport: {fake_report}\n")
 
 
 def test_the_schema_is_printed_as_json() -> None:
@@ -223,11 +237,11 @@ def test_sources_that_are_neither_recipe_nor_builder(tmp_path: Path) -> None:
     assert "not a run folder" in faults("report", tmp_path)[0]
 
 
-def test_the_report_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run.json").write_text("{}")
-    fake = SimpleNamespace(write_report=lambda run: run / "report" / "report.md")
-    monkeypatch.setitem(sys.modules, "trimpi.report", fake)
-    assert f"report: {tmp_path}/report/report.md" in call("report", tmp_path).stdout
+def test_the_report_is_written_again(fake_report: Path) -> None:
+    run = fake_report.parents[1]
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    assert call("report", run).stdout == f"table of {run}\nreport: {fake_report}\n"
 
 
 def test_the_doctor_finds_wrong_versions(monkeypatch: pytest.MonkeyPatch) -> None:

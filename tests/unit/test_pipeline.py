@@ -15,7 +15,6 @@ import pytest
 from trimpi.errors import UserError
 from trimpi.pipeline import evaluate_arm, measured, prefixes, run_recipe
 from trimpi.recipe import Recipe
-from trimpi.results import result_rows
 from trimpi.runs import read_json, write_json
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
@@ -209,10 +208,6 @@ def test_seeds_and_formats(recipe: Callable[..., Recipe], log: list[str], tmp_pa
         *("3:sft", "3:eval cot base", "3:eval answer sft"),
         *("1:sft", "1:eval answer sft", "report"),
     ]
-    assert result_rows(several, tmp_path / "run") == [
-        {"arm": "base", "no_policy": "80.0%"},
-        {"arm": "short", "no_policy": "70.0% ± 14.1"},
-    ]
 
 
 def test_one_arm_can_be_evaluated_alone(
@@ -229,7 +224,7 @@ def test_one_arm_can_be_evaluated_alone(
     with pytest.raises(UserError, match=r"evaluation\.limit: None -> 2"):
         evaluate_arm(shorter, run, "long", say=[].append)
     evaluate_arm(shorter, run, "long", say=[].append, overwrite=True)
-    assert log == ["0:eval cot sft+rl"]
+    assert log == ["0:eval cot sft+rl", "report"]
 
 
 def test_two_runs_in_one_folder_are_refused(
