@@ -79,7 +79,9 @@ class Skill:
     """How good a pretended model is: chances of doing right, by what is asked."""
 
     walk: float
-    """Deciding one condition right, policy internalized or in context."""
+    """Deciding one condition right."""
+    unaided: float | None = None
+    """The same without the policy in the prompt; None: internalized, no difference."""
     wrong_turn: float = 0.0
     """Citing a condition that does not follow, after a right decision."""
     recite: float = 0.0
@@ -114,19 +116,20 @@ def pretend(
             return f"\\boxed{{{conditions[named]}}}"
         for override in (False, True):
             if (sample := by_picture.get((pictures[-1], override))) is not None:
-                return _walk(rng, skill, sample)
+                known = "Section 1" in text or skill.unaided is None
+                return _walk(rng, skill, skill.walk if known else skill.unaided or 0.0, sample)
         raise AssertionError(f"unexpected prompt: {text[-200:]}")
 
     return answer
 
 
-def _walk(rng: random.Random, skill: Skill, sample: Sample) -> str:
+def _walk(rng: random.Random, skill: Skill, chance: float, sample: Sample) -> str:
     """The gold walk, or one that leaves it where chance says so."""
     steps = sample.facts["path"]
     lines = (sample.rationale or "").splitlines()
     wrong = f"\\boxed{{Case {rng.randint(90, 99)}}}"
     for index in range(len(steps)):
-        fault = rng.random() > skill.walk
+        fault = rng.random() > chance
         if not skill.reasons:
             if fault:
                 return wrong

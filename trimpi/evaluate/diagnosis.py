@@ -2,7 +2,8 @@
 
 A recipe's `evaluation.diagnose` names a function (sample, completion) -> mapping with
 `first_error` (a name, "none" for reasoning without fault), `gold_path` (whether the walk is the
-gold walk), `cited` and `gold` (condition ids walked, and to be walked).
+gold walk), `cited` and `gold` (condition ids walked, and to be walked), and, if it can tell,
+`steps` (gold steps done before the first error).
 """
 
 from collections import Counter
@@ -48,7 +49,8 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     `citation_difference` is the mean over conditions of |times cited - times that gold cites it|
     (paper, evaluation 7), conditions of all policies pooled by number. It grows with the number of
-    rows, so `citation_difference_per_100` gives it for 100 rows too.
+    rows, so `citation_difference_per_100` gives it for 100 rows too. `reached` is the share of
+    rows that get their first k decisions right, by k, of the rows that have so many.
     """
     rows = list(diagnoses)
     errors: Counter[str] = Counter({name: 0 for name in FIRST_ERRORS})
@@ -67,8 +69,22 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "gold_path": path._asdict() if path else None,
         "citation_difference": gap,
         "citation_difference_per_100": 100 * gap / len(rows) if rows else None,
+        "reached": _reached(rows),
         "citations": {name: {"model": cited[name], "gold": gold[name]} for name in names},
     }
+
+
+def _reached(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    if not all(isinstance(row.get("steps"), int) for row in rows):
+        return {}
+    deepest = max((len(row["gold"]) for row in rows), default=0)
+    found = {}
+    for depth in range(1, deepest + 1):
+        steps = [row["steps"] for row in rows if len(row["gold"]) >= depth]
+        share = wilson(sum(count >= depth for count in steps), len(steps))
+        if share is not None:
+            found[str(depth)] = {**share._asdict(), "scored": len(steps)}
+    return found
 
 
 def _numeric(name: str) -> tuple[tuple[int, int, str], ...]:

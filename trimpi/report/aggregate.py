@@ -1,0 +1,267 @@
+"""The numbers of a report: everything that report.md and report.html show, as one JSON object."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trimpi.evaluate.statistics import mean_and_spread, paired_difference, wilson
+from trimpi.report.curves import panels
+from trimpi.report.load import Arm, Evaluation, Run, Stage
+from trimpi.runs import chain_name
+
+Cell = dict[str, Any]
+
+
+def summarize(run: Run) -> dict[str, Any]:
+    """The content of report/summary.json.
+
+    Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
+    first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
+    `majority_share`, `training` (by chain), `versions`, `seconds`.
+    """
+    recipe = run.recipe
+    seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
+    models = [_model(run.base, run.base), *(_model(arm, run.base) for arm in run.arms)]
+    measured = [arm for arm in run.arms if "no_policy" in arm.settings]
+    leading = measured[-1] if measured else None
+    title = (recipe.get("report") or {}).get("title") or recipe.get("name", run.folder.name)
+    first = _first(run.base, "in_context") or (_first(leading, "no_policy") if leading else None)
+    result: dict[str, Any] = {
+        "schema": 1,
+        "name": recipe.get("name", run.folder.name),
+        "title": title,
+        "description": recipe.get("description", ""),
+        "headline": "",
+        "headline_arm": leading.name if leading else None,
+        "seeds": list(seeds),
+        "models": models,
+        "efficiency": _efficiency(run, leading),
+        "majority_share": first.summary["majority_share"] if first else None,
+        "training": _training(run),
+        "versions": run.record.get("versions", {}),
+        "seconds": run.record.get("seconds"),
+        "peak_memory_gib": run.record.get("peak_memory_gib"),
+    }
+    result["headline"] = headline(result)
+    return result
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The result in a sentence or two, without judgement."""
+    models = {model["name"]: model for model in summary["models"]}
+    base = models["base"]["settings"].get("in_context")
+    reference = (
+        f"the base model with the policy in its prompt answers {percent(base['mean'])} right"
+        if base and base["mean"] is not None
+        else ""
+    )
+    if summary["headline_arm"] is None:
+        return reference[:1].upper() + reference[1:] + "." if reference else "Nothing measured yet."
+    name = summary["headline_arm"]
+    cell = models[name]["settings"]["no_policy"]
+    if cell["mean"] is None:
+        return "No completion of the trained model could be graded."
+    seeds = len(cell["by_seed"])
+    over = f", mean of {seeds} seeds" if seeds > 1 else ""
+    text = (
+        f"Without the policy in its prompt, {name} answers {percent(cell['mean'])} right"
+        f" (95% interval {percent(cell['low'])} to {percent(cell['high'])}{over})"
+    )
+    text += f"; {reference}." if reference else "."
+    tokens = (summary["efficiency"] or {}).get("prompt_tokens")
+    if tokens:
+        text += (
+            f" The prompt shrinks by {percent(tokens['saved'])}, from"
+            f" {tokens['with_policy']:.0f} to {tokens['without_policy']:.0f} tokens."
+        )
+    rivals = [m for m in summary["models"][1:] if "no_policy" in m["settings"]]
+    best = max(rivals, key=lambda m: m["settings"]["no_policy"]["mean"] or 0.0)
+    if best["name"] != name:
+        text += f" The best arm is {best['name']} with "
+        text += percent(best["settings"]["no_policy"]["mean"]) + "."
+    return text
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as "93.2%"; a dash for None."""
+    return "–" if share is None else f"{100 * share:.{digits}f}%"
+
+
+def cell(
+    evaluations: Sequence[Evaluation],
+    pick: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda s: s["accuracy"],
+) -> Cell | None:
+    """A proportion over seeds: mean, standard deviation over seeds, interval; None if absent.
+
+    The interval is Wilson's for the mean at the number of rows of *one* seed: seeds share the test
+    rows, so more seeds do not make the test set larger.
+    """
+    found = {e.seed: p for e in evaluations if (p := pick(e.summary)) is not None}
+    if not found:
+        return None
+    values = {s: float(p["value"]) for s, p in found.items() if p.get("value") is not None}
+    result: Cell = {"mean": None, "sd": None, "low": None, "high": None, "by_seed": values}
+    result["rows"] = max(int(p.get("scored", 0)) for p in found.values())
+    result["unscored"] = sum(int(p.get("unscored", 0)) for p in found.values())
+    if values:
+        result["mean"], result["sd"] = mean_and_spread(list(values.values()))
+        interval = wilson(min(result["mean"], 1.0) * result["rows"], result["rows"])
+        if interval:
+            result["low"], result["high"] = interval.low, interval.high
+    return result
+
+
+def _model(arm: Arm, base: Arm) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, evaluations in arm.settings.items():
+        found = cell(evaluations) if name != "efficiency" else None
+        if found is None:
+            continue
+        summaries = [e.summary for e in evaluations]
+        found["target"] = summaries[0]["target"]
+        found["well_formed"] = _mean(s["well_formed"] for s in summaries)
+        found["truncated"] = sum(s["truncated"] for s in summaries)
+        found["completion_tokens"] = _mean(s["completion_tokens"] for s in summaries)
+        for key in ("by_depth", "by_policy", "by_task"):
+            names = dict.fromkeys(n for s in summaries for n in s.get(key, ()))
+            if names:
+                found[key] = {n: cell(evaluations, _at(key, n)) for n in names}
+        settings[name] = found
+    if "override" in settings:
+        settings["override"]["original_share"] = cell(
+            arm.settings["override"], lambda s: s.get("original_share")
+        )
+    return {
+        "name": arm.name,
+        "stages": list(arm.chain),
+        "settings": settings,
+        "diagnosis": {
+            name: diagnosis
+            for name, evaluations in arm.settings.items()
+            if (diagnosis := _diagnosis(evaluations)) is not None
+        },
+        "recital": {
+            name: _parts(arm.settings[name])
+            for name in ("recital", "recital_in_context")
+            if name in arm.settings
+        },
+        "forgetting": _forgetting(arm, base),
+    }
+
+
+def _at(key: str, name: str) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
+    return lambda summary: summary.get(key, {}).get(name)
+
+
+def _diagnosis(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
+    found = [d for e in evaluations if (d := e.summary.get("diagnosis")) and d["rows"]]
+    if not found:
+        return None
+    names = dict.fromkeys(name for d in found for name in d["first_errors"])
+    gaps = [d["citation_difference"] for d in found]
+    return {
+        "rows": found[0]["rows"],
+        "first_errors": {
+            name: _mean(d["first_errors"].get(name, 0) / d["rows"] for d in found) for name in names
+        },
+        "gold_path": cell(
+            evaluations,
+            lambda s: (
+                {**s["diagnosis"]["gold_path"], "scored": s["diagnosis"]["rows"]}
+                if s.get("diagnosis")
+                else None
+            ),
+        ),
+        "reached": {
+            depth: cell(evaluations, _reached(depth))
+            for depth in dict.fromkeys(k for d in found for k in d["reached"])
+        },
+        "citation_difference": mean_and_spread(gaps)[0],
+        "citation_difference_sd": mean_and_spread(gaps)[1],
+        "citation_difference_per_100": _mean(d["citation_difference_per_100"] for d in found),
+    }
+
+
+def _reached(depth: str) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
+    return lambda summary: (summary.get("diagnosis") or {}).get("reached", {}).get(depth)
+
+
+def _parts(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    names = dict.fromkeys(n for e in evaluations for n in e.summary["parts"])
+    return {n: _mean(e.summary["parts"][n] for e in evaluations) for n in names}
+
+
+def _forgetting(arm: Arm, base: Arm) -> dict[str, Any] | None:
+    """Skills after minus before, row by row; the seeds of a row are averaged first."""
+    if not arm.chain or "skills" not in arm.settings or "skills" not in base.settings:
+        return None
+    before = {row["id"]: row["value"] for row in base.settings["skills"][0].scores}
+    after: dict[str, list[float]] = {}
+    for evaluation in arm.settings["skills"]:
+        for row in evaluation.scores:
+            if row["value"] is not None:
+                after.setdefault(row["id"], []).append(row["value"])
+    tasks = {s.id: str(s.facts.get("task")) for s in base.settings["skills"][0].samples}
+    shared = [i for i in before if before[i] is not None and i in after]
+
+    def change(ids: Sequence[str]) -> dict[str, Any] | None:
+        difference = paired_difference([before[i] for i in ids], [_mean(after[i]) for i in ids])
+        if difference is None:
+            return None
+        return {
+            "before": _mean(before[i] for i in ids),
+            "after": _mean(_mean(after[i]) for i in ids),
+            "difference": difference._asdict(),
+            "rows": len(ids),
+        }
+
+    by_task = {
+        task: change([i for i in shared if tasks[i] == task])
+        for task in sorted({tasks[i] for i in shared})
+    }
+    return {"all": change(shared), "by_task": by_task}
+
+
+def _efficiency(run: Run, leading: Arm | None) -> dict[str, Any] | None:
+    for arm in (leading, *reversed(run.arms), run.base):
+        found = _first(arm, "efficiency") if arm else None
+        if found:
+            keys = ("prompt_tokens", "prefill_seconds", "requests", "timed", "repeats", "device")
+            return {key: found.summary[key] for key in keys}
+    return None
+
+
+def _training(run: Run) -> dict[str, Any]:
+    by_chain: dict[str, list[Stage]] = {}
+    for stage in run.stages:
+        by_chain.setdefault(chain_name(stage.chain), []).append(stage)
+    result: dict[str, Any] = {}
+    for name, stages in by_chain.items():
+        seconds = [
+            s.record["seconds"] for s in stages if isinstance(s.record.get("seconds"), float)
+        ]
+        result[name] = {
+            "kind": stages[0].kind,
+            "steps": max(int(row.get("step", 0)) for s in stages for row in s.steps),
+            "seeds": [stage.seed for stage in stages],
+            "finished": all(bool(stage.record) for stage in stages),
+            "seconds": mean_and_spread(seconds)[0] if seconds else None,
+            "preflight": {str(s.seed): s.preflight for s in stages if s.preflight},
+            "curves": {},
+        }
+    charts = panels(run)
+    for panel in [*charts.learning, *charts.rollouts]:
+        curves = result[panel.title.replace(" → ", "+")]["curves"]
+        curves[panel.quantity] = {
+            curve.name: {"first": curve.ends[0], "last": curve.ends[1]} for curve in panel.curves
+        }
+    return result
+
+
+def _first(arm: Arm, setting: str) -> Evaluation | None:
+    return next(iter(arm.settings.get(setting, ())), None)
+
+
+def _mean(values: Any) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)

@@ -1,0 +1,204 @@
+"""Example cards: a picture, the policy's path through it, and what each model made of it."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from trimpi.errors import UserError
+from trimpi.policy import ImagePart, Policy, TextPart
+from trimpi.prompt import parse_response
+from trimpi.report.load import Arm, Evaluation, Run
+from trimpi.sample import Completion, Sample
+
+MAX_SIDE, MAX_BYTES = 480, 60_000
+"""Pictures longer or larger than this are embedded as a smaller JPEG."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of reasoning; `wrong` marks the one where it leaves the policy."""
+
+    text: str
+    wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one model wrote: `verdict` is right, wrong or unscored; `error` the first fault."""
+
+    model: str
+    verdict: str
+    error: str
+    lines: list[Line]
+    answer: str | None
+    note: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An embedded picture. `small` ones are shown enlarged without smoothing."""
+
+    data: str
+    small: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample with the attempt of the leading arm first and those of the others after it."""
+
+    sample_id: str
+    policy: str
+    query: str
+    pictures: list[Picture]
+    gold: list[str]
+    answer: str
+    attempts: list[Attempt]
+
+
+def cards(run: Run, leading: str | None, count: int) -> list[Card]:
+    """Cards of `count` rows of the leading arm's first seed, half of them wrong if possible.
+
+    Wrong rows with different first errors come before more of the same. The base model's attempt
+    is the one with the policy in its prompt.
+    """
+    arms = {arm.name: arm for arm in run.arms}
+    if leading is None or count == 0:
+        return []
+    first = arms[leading].settings["no_policy"][0]
+    others = [arm for arm in run.arms if arm.name != leading]
+    return [
+        _card(
+            run,
+            first,
+            index,
+            [
+                _attempt(leading, first, index),
+                *_others(run.base, "base, policy in prompt", "in_context", first.samples[index].id),
+                *(a for arm in others for a in _others(arm, arm.name, "no_policy",
+                                                       first.samples[index].id)),
+            ],
+        )
+        for index in choose(first.scores, count)
+    ]  # fmt: skip
+
+
+def choose(scores: Sequence[dict[str, Any]], count: int) -> list[int]:
+    """Indices of the rows to show, in the order of the rows."""
+    wrong = [i for i, row in enumerate(scores) if row["value"] is not None and row["value"] < 1]
+    right = [i for i, row in enumerate(scores) if row["value"] == 1]
+    seen: set[str] = set()
+    fresh = []
+    for index in wrong:
+        error = (scores[index].get("diagnosis") or {}).get("first_error", "")
+        if error not in seen:
+            seen.add(error)
+            fresh.append(index)
+    wrong = [*fresh, *(i for i in wrong if i not in fresh)]
+    wrongs = min(len(wrong), max(count // 2, count - len(right)))
+    return sorted([*wrong[:wrongs], *right[: count - wrongs]])
+
+
+def _others(arm: Arm, name: str, setting: str, sample_id: str) -> list[Attempt]:
+    for evaluation in arm.settings.get(setting, ())[:1]:
+        for index, row in enumerate(evaluation.scores):
+            if row["id"] == sample_id:
+                return [_attempt(name, evaluation, index)]
+    return []
+
+
+def _card(run: Run, evaluation: Evaluation, index: int, attempts: list[Attempt]) -> Card:
+    sample = evaluation.samples[index]
+    pictures = [embed(Path(path)) for path in sample.images]
+    return Card(
+        sample_id=sample.id,
+        policy=sample.policy or "",
+        query=sample.query,
+        pictures=[picture for picture in pictures if picture is not None],
+        gold=_gold(sample),
+        answer=sample.answer,
+        attempts=attempts,
+    )
+
+
+def _gold(sample: Sample) -> list[str]:
+    """The policy's path: the gold rationale by lines, else the steps of `facts.path`."""
+    if sample.rationale:
+        return [line for line in sample.rationale.splitlines() if line.strip()]
+    steps = sample.facts.get("path")
+    if not isinstance(steps, list):
+        return []
+    return [", ".join(f"{k}: {v}" for k, v in step.items()) for step in steps]
+
+
+def _attempt(model: str, evaluation: Evaluation, index: int) -> Attempt:
+    completion, row = evaluation.completions[index], evaluation.scores[index]
+    response = parse_response(completion.text)
+    diagnosis = row.get("diagnosis") or {}
+    error = str(diagnosis.get("first_error", ""))
+    texts = [t for t in _reasoning(completion, response.rationale).splitlines() if t.strip()]
+    step = diagnosis.get("steps")
+    fault = None
+    if error in ("perception", "branching") and isinstance(step, int) and texts:
+        fault = min(step, len(texts) - 1)  # of a walk that stops early, its end
+    value = row["value"]
+    return Attempt(
+        model=model,
+        verdict="unscored" if value is None else "right" if value == 1 else "wrong",
+        error="" if error == "none" else error,
+        lines=[Line(text, number == fault) for number, text in enumerate(texts)],
+        answer=response.answer,
+        note=row["note"],
+        truncated=completion.truncated,
+    )
+
+
+def _reasoning(completion: Completion, rationale: str | None) -> str:
+    """The think block; without one all that was written, except a lone boxed answer."""
+    if rationale is not None:
+        return rationale
+    text = completion.text.strip()
+    return "" if text.startswith("\\boxed{") else text
+
+
+def embed(path: Path) -> Picture | None:
+    """A picture as a data URI; None when the file is gone or is no picture."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            kind = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}.get(
+                image.format or ""
+            )
+            if kind is None or max(width, height) > MAX_SIDE or len(content) > MAX_BYTES:
+                buffer = io.BytesIO()
+                smaller = image.convert("RGB")
+                smaller.thumbnail((MAX_SIDE, MAX_SIDE))
+                smaller.save(buffer, "JPEG", quality=88)
+                content, kind = buffer.getvalue(), "jpeg"
+    except (OSError, UnidentifiedImageError):
+        return None
+    text = base64.b64encode(content).decode()
+    return Picture(f"data:image/{kind};base64,{text}", max(width, height) <= 200)
+
+
+def policy_parts(run: Run, name: str) -> tuple[str, list[str | Picture]] | None:
+    """Name and parts of a policy, its pictures embedded; None when the data folder is gone."""
+    try:
+        policy: Policy | None = run.data.policies.get(name)
+    except UserError:
+        return None
+    if policy is None:
+        return None
+    parts: list[str | Picture] = []
+    for part in policy.parts:
+        if isinstance(part, TextPart):
+            parts.append(part.text)
+        elif isinstance(part, ImagePart) and (picture := embed(Path(part.path))) is not None:
+            parts.append(picture)
+    return policy.name, parts

@@ -1,0 +1,144 @@
+"""Line charts as inline SVG. Colours are classes, so that the page's light and dark styles rule.
+
+A chart is drawn at 330 units of width with text of 12, which a phone shows at nearly that size.
+Lines carry their name at their end; nothing has to be matched with a legend by colour alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 330, 196
+TOP, BOTTOM, LEFT, RIGHT = 14, 34, 44, 10
+LABEL_WIDTH, LINE_GAP = 6.4, 14
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart; `style` is the class that colours it, `faint` draws it behind, unnamed."""
+
+    name: str
+    points: Points
+    style: str = "c1"
+    faint: bool = False
+    dots: bool = False
+
+
+def line_chart(
+    lines: Sequence[Line], *, label: str, x_name: str, share: bool = False, whole_x: bool = False
+) -> str:
+    """An SVG element.
+
+    Args:
+        lines: what is drawn, later ones on top; those without points are left out.
+        label: what the chart shows, for readers that cannot see it.
+        x_name: name of the horizontal axis.
+        share: values are shares of 1, shown in percent from 0 to at most 100.
+        whole_x: the horizontal axis has whole numbers only, one tick each.
+    """
+    lines = [line for line in lines if line.points]
+    named = [line for line in lines if not line.faint and line.name]
+    right = RIGHT + (max(len(line.name) for line in named) * LABEL_WIDTH + 8 if named else 0)
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    x_low, x_high = min(xs), max(xs)
+    if x_low == x_high:
+        x_low, x_high = x_low - 1, x_high + 1
+    ticks = _ticks(0.0, max(ys), 4) if share else _ticks(min(ys), max(ys), 4)
+    if share:
+        ticks = [tick for tick in ticks if tick <= 1.0 + 1e-9]
+    y_low, y_high = ticks[0], max(ticks[-1], *ys)
+
+    def px(x: float) -> float:
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - right)
+
+    def py(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    out = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(label, quote=True)}">'
+    ]
+    for tick in ticks:
+        out.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - right:.1f}" '
+            f'y1="{py(tick):.1f}" y2="{py(tick):.1f}"/>'
+            f'<text class="tick" x="{LEFT - 6}" y="{py(tick) + 4:.1f}" text-anchor="end">'
+            f"{_number(tick, ticks, share)}</text>"
+        )
+    x_ticks = sorted(set(xs)) if whole_x else _inside(_ticks(x_low, x_high, 4), x_low, x_high)
+    for tick in x_ticks:
+        out.append(
+            f'<text class="tick" x="{px(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" '
+            f'text-anchor="middle">{_number(tick, x_ticks, False)}</text>'
+        )
+    middle = (LEFT + WIDTH - right) / 2
+    out.append(
+        f'<text class="axis" x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">'
+        f"{escape(x_name)}</text>"
+    )
+    for line in lines:
+        place = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line.points)
+        kind = "line faint" if line.faint else "line"
+        out.append(f'<polyline class="{kind} {line.style}" points="{place}"/>')
+        if line.dots or len(line.points) == 1:
+            out += [
+                f'<circle class="dot {line.style}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="3"/>'
+                for x, y in line.points
+            ]
+    wished = [py(line.points[-1][1]) + 4 for line in named]
+    for line, y in zip(named, spread(wished, LINE_GAP, TOP, HEIGHT - BOTTOM + 4), strict=True):
+        out.append(
+            f'<text class="name {line.style}" x="{px(line.points[-1][0]) + 7:.1f}" '
+            f'y="{y:.1f}">{escape(line.name)}</text>'
+        )
+    out.append("</svg>")
+    return "".join(out)
+
+
+def spread(wished: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions as near as possible to those wished, in their order, at least `gap` apart.
+
+    They stay within low..high where there is room for all.
+    """
+    order = sorted(range(len(wished)), key=lambda index: (wished[index], index))
+    placed: list[float] = []
+    for index in order:
+        least = placed[-1] + gap if placed else low
+        placed.append(max(wished[index], least))
+    ceiling = high
+    for place in range(len(placed) - 1, -1, -1):
+        placed[place] = min(placed[place], ceiling)
+        ceiling = placed[place] - gap
+    result = [0.0] * len(wished)
+    for index, value in zip(order, placed, strict=True):
+        result[index] = value
+    return result
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers around low..high, about `count` steps of 1, 2 or 5 times a power of ten."""
+    span = high - low or abs(high) or 1.0
+    raw = span / count
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if first == last:
+        last += 1
+    return [index * step for index in range(first, last + 1)]
+
+
+def _inside(ticks: list[float], low: float, high: float) -> list[float]:
+    return [tick for tick in ticks if low - 1e-9 <= tick <= high + 1e-9]
+
+
+def _number(value: float, ticks: Sequence[float], share: bool) -> str:
+    if share:
+        return f"{100 * value:.0f}%"
+    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+    return f"{value:.{digits}f}"

@@ -1,0 +1,78 @@
+"""The end of a run in the terminal: the main table, then prompt, forgetting and headline."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from trimpi.report.aggregate import percent
+from trimpi.report.page import duration, points, table_rows
+
+
+def print_table(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what report/summary.json holds as a table.
+
+    Args:
+        summary: the content of summary.json.
+        console: where to; None is standard output.
+    """
+    console = console or Console()
+    table = Table(
+        title=escape(summary["title"]),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model", min_width=12, overflow="fold")
+    columns = {
+        "end": "end task",
+        "in_context": "policy back\nin context",
+        "override": "override",
+        "gold_path": "gold path",
+    }
+    rows = table_rows(summary)
+    shown = {key: name for key, name in columns.items() if any(row[key] for row in rows)}
+    for name in shown.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("prompt\ntokens", justify="right", no_wrap=True)
+    for row in rows:
+        name = f"[bold]{escape(row['name'])}[/]" if _leads(row, summary) else escape(row["name"])
+        tokens = "–" if row["tokens"] is None else f"{row['tokens']:.0f}"
+        table.add_row(name, *(_cell(row[key], key == "end") for key in shown), tokens)
+    console.print(table)
+    if any(row["end"] for row in rows):
+        spread = " ± deviation over seeds" if len(summary["seeds"]) > 1 else ""
+        console.print(f"percent right{spread}; in brackets the 95% Wilson interval", style="dim")
+    if saved := summary["efficiency"]:
+        tokens, time = saved["prompt_tokens"], saved["prefill_seconds"]
+        console.print(
+            f"prompt tokens {tokens['with_policy']:.0f} -> {tokens['without_policy']:.0f}"
+            f" (-{percent(tokens['saved'])}), prefill {duration(time['with_policy'])} ->"
+            f" {duration(time['without_policy'])} (-{percent(time['saved'])})"
+        )
+    for model in summary["models"]:
+        if change := (model["forgetting"] or {}).get("all"):
+            gap = change["difference"]
+            console.print(
+                f"general skills, {model['name']}: {percent(change['before'])} ->"
+                f" {percent(change['after'])} ({points(gap['value'], True)} points,"
+                f" {points(gap['low'], True)} to {points(gap['high'], True)})",
+                highlight=False,
+            )
+    console.print(summary["headline"], highlight=False)
+
+
+def _leads(row: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    return bool(row["name"] == summary["headline_arm"])
+
+
+def _cell(cell: Mapping[str, Any] | None, interval: bool) -> str:
+    if not cell or cell["mean"] is None:
+        return "–"
+    text = points(cell["mean"]) + (f" ± {points(cell['sd'])}" if cell["sd"] is not None else "")
+    if interval:
+        text += f"\n\\[{points(cell['low'])}, {points(cell['high'])}]"
+    return text + (f"\n{cell['unscored']} unscored" if cell["unscored"] else "")
