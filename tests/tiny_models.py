@@ -139,7 +139,203 @@ def qwen2_5_vl(folder: Path, **text: Any) -> Path:
     return save(tf.Qwen2_5_VLForConditionalGeneration(config), processor, folder)
 
 
-FAMILIES: dict[str, Callable[..., Path]] = {"qwen2_5_vl": qwen2_5_vl}
+def qwen3_vl(folder: Path, **text: Any) -> Path:
+    """A tiny Qwen3-VL, features of both vision layers fed into the language model."""
+    processor = qwen_processor(tf.Qwen3VLProcessor, "Qwen3VLVideoProcessor")
+    # A feature added after the last layer at a visual position would reach no text token.
+    language = qwen_text(processor.tokenizer, head_dim=16, num_hidden_layers=3, **text)
+    del language["bos_token_id"]
+    language["rope_parameters"]["mrope_interleaved"] = True
+    config = tf.Qwen3VLConfig(
+        text_config=language,
+        vision_config=qwen_vision(num_position_embeddings=64, deepstack_visual_indexes=[0, 1]),
+        tie_word_embeddings=True,
+        **qwen_ids(processor.tokenizer),
+    )
+    torch.manual_seed(0)
+    return save(tf.Qwen3VLForConditionalGeneration(config), processor, folder)
+
+
+SMOL_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+SMOL_TOKENS = [
+    "<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>",
+    "<global-img>", *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)),
+]  # fmt: skip
+
+
+def siglip(**more: Any) -> dict[str, Any]:
+    """A two-layer vision tower for pictures of 32x32 in patches of 8."""
+    return {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 32, "patch_size": 8, **more,
+    }  # fmt: skip
+
+
+def llama_text(tokenizer: Any, model_type: str, end: str, **more: Any) -> dict[str, Any]:
+    """A two-layer language model of width 64 with plain rotary embedding."""
+    text = qwen_text(tokenizer, model_type=model_type, **more)
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
+    text["eos_token_id"] = tokenizer.convert_tokens_to_ids(end)
+    return text
+
+
+def smol_parts(splitting: type[Any]) -> dict[str, Any]:
+    """Tokenizer and image processor: a picture of 96x64 becomes 2x2 tiles and a thumbnail."""
+    tokenizer = byte_level_tokenizer(
+        SMOL_TOKENS,
+        bos_token="<|im_start|>",
+        eos_token="<end_of_utterance>",
+        pad_token="<|endoftext|>",
+    )
+    sizes = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+    return {
+        "tokenizer": tokenizer,
+        "image_processor": splitting(**sizes),
+        "chat_template": SMOL_TEMPLATE,
+        "image_seq_len": 4,
+    }
+
+
+def idefics3(folder: Path) -> Path:
+    """A tiny Idefics3, the class of the first SmolVLM models."""
+    processor = tf.Idefics3Processor(**smol_parts(tf.Idefics3ImageProcessorPil))
+    tokenizer = processor.tokenizer
+    config = tf.Idefics3Config(
+        text_config=llama_text(tokenizer, "llama", "<end_of_utterance>"),
+        vision_config=siglip(),
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    return save(tf.Idefics3ForConditionalGeneration(config), processor, folder)
+
+
+def smolvlm(folder: Path) -> Path:
+    """A tiny SmolVLM2."""
+    processor = processor_of(
+        tf.SmolVLMProcessor,
+        {"video_processor_type": "SmolVLMVideoProcessor", "num_frames": 4, "fps": 1},
+        **smol_parts(tf.SmolVLMImageProcessorPil),
+    )
+    tokenizer = processor.tokenizer
+    config = tf.SmolVLMConfig(
+        text_config=llama_text(tokenizer, "llama", "<end_of_utterance>"),
+        vision_config=siglip(),
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    return save(tf.SmolVLMForConditionalGeneration(config), processor, folder)
+
+
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\n' }}{% if message['content'] is string %}"
+    "{{ message['content'] | trim }}{% else %}{% for item in message['content'] %}"
+    "{% if item['type'] == 'image' %}{{ '<start_of_image>' }}{% elif item['type'] == 'text' %}"
+    "{{ item['text'] | trim }}{% endif %}{% endfor %}{% endif %}{{ '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+def gemma3(folder: Path) -> Path:
+    """A tiny Gemma 3: each picture is 4 tokens, one local and one global attention layer."""
+    named = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tokenizer = byte_level_tokenizer(
+        ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", *named.values()],
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        extra_special_tokens=named,
+    )
+    processor = tf.Gemma3Processor(
+        image_processor=tf.Gemma3ImageProcessorPil(size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        chat_template=GEMMA_TEMPLATE,
+        image_seq_length=4,
+    )
+    text = llama_text(tokenizer, "gemma3_text", "<eos>", head_dim=16, sliding_window=64)
+    del text["rope_parameters"]
+    text |= {"query_pre_attn_scalar": 16, "bos_token_id": tokenizer.bos_token_id}
+    text |= {"layer_types": ["sliding_attention", "full_attention"], "initializer_range": 0.05}
+    config = tf.Gemma3Config(
+        text_config=text,
+        vision_config=siglip(vision_use_head=False),
+        mm_tokens_per_image=4,
+        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
+    )
+    torch.manual_seed(0)
+    return save(tf.Gemma3ForConditionalGeneration(config), processor, folder)
+
+
+INTERNVL_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def internvl(folder: Path) -> Path:
+    """A tiny InternVL: a picture of 96x64 becomes tiles of 32x32 and a thumbnail, 4 tokens each."""
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer = byte_level_tokenizer(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *named.values()],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=named,
+    )
+    processor = processor_of(
+        tf.InternVLProcessor,
+        {"video_processor_type": "InternVLVideoProcessor"},
+        image_processor=tf.GotOcr2ImageProcessorPil(
+            size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=6
+        ),
+        tokenizer=tokenizer,
+        chat_template=INTERNVL_TEMPLATE,
+        image_seq_length=4,
+    )
+    config = tf.InternVLConfig(
+        text_config=llama_text(tokenizer, "qwen2", "<|im_end|>"),
+        vision_config=siglip(image_size=(32, 32), patch_size=(8, 8)),
+        image_seq_length=4,
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )
+    torch.manual_seed(0)
+    return save(tf.InternVLForConditionalGeneration(config), processor, folder)
+
+
+FAMILIES: dict[str, Callable[..., Path]] = {
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+    "idefics3": idefics3,
+    "smolvlm": smolvlm,
+    "gemma3": gemma3,
+    "internvl": internvl,
+}
 """Family -> builder of its tiny model folder."""
 
 

@@ -53,14 +53,28 @@ def completion_mask(prompt_length: int, length: int) -> list[bool]:
     return [position >= prompt_length for position in range(length)]
 
 
-def text_mask(input_ids: Sequence[int], visual: Collection[int]) -> list[bool]:
+def text_mask(
+    input_ids: list[int], visual: Collection[int], pictures: Iterable[list[int]] = ()
+) -> list[bool]:
     """Stage 1 (VM-CPT): the paper's m_t, True for every token that is not visual.
 
     Args:
         input_ids: the whole sequence (P, I, Q, C, A).
         visual: ids of placeholders and boundary marks (`model.visual_token_ids`).
+        pictures: the run of tokens that each picture became, in reading order. What lies between
+            the first and the last visual token of a run (some families write line breaks between
+            rows of tiles) is visual too.
     """
-    return [token not in visual for token in input_ids]
+    mask = [token not in visual for token in input_ids]
+    start = 0
+    for run in pictures:
+        places = [place for place, token in enumerate(run) if token in visual]
+        inner = run[places[0] : places[-1] + 1]
+        while input_ids[start : start + len(inner)] != inner:
+            start = input_ids.index(inner[0], start + 1)
+        mask[start : start + len(inner)] = [False] * len(inner)
+        start += len(inner)
+    return mask
 
 
 def encode_prompt(processor: Any, messages: list[Message]) -> dict[str, Tensor]:
@@ -119,7 +133,8 @@ def encode_example(
     if supervise == "completion":
         mask = completion_mask(len(prompt.input_ids), len(ids))
     else:
-        mask = text_mask(ids, visual)
+        store = store_of(processor)
+        mask = text_mask(ids, visual, [store.expansion(path).ids for path in prompt.pictures])
     labels = [token if kept else IGNORED for token, kept in zip(ids, mask, strict=True)]
     types = {name: values + [0] * len(added) for name, values in prompt.types.items()}
     return Encoded(ids, labels, types, prompt.pictures)

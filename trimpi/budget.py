@@ -63,7 +63,7 @@ def token_budget(
     messages = build_messages(sample, policy, target)
     prompt = encode_text(processor, messages)
     store = store_of(processor)
-    images = sum(store.expansion(path).length for path in picture_paths(messages))
+    images = sum(len(store.expansion(path).ids) for path in picture_paths(messages))
     if max_new_tokens is not None:
         completion, answer, rationale = max_new_tokens, 0, max_new_tokens
     else:

@@ -24,14 +24,14 @@ CACHE_BYTES = 1 << 29
 
 @dataclass(frozen=True)
 class Expansion:
-    """The text that stands for a picture in a prompt.
+    """The text that stands for a picture in a prompt, and the token ids of that text.
 
     `types` gives for each visual token id its value in the model's token type inputs, by input
     name (`mm_token_type_ids` of the Qwen families, `token_type_ids` of Gemma 3).
     """
 
     text: str
-    length: int
+    ids: list[int]
     types: dict[str, dict[int, int]]
 
 
@@ -88,7 +88,7 @@ class PictureStore:
             for name in TOKEN_INPUTS[2:]
             if name in output
         }
-        self._expansions[key] = Expansion(text, len(ids), types)
+        self._expansions[key] = Expansion(text, ids, types)
         pixels = {name: value for name, value in output.items() if name not in TOKEN_INPUTS}
         self._pixels[key] = pixels
         self._bytes += _size(pixels)

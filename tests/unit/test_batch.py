@@ -48,6 +48,17 @@ def test_masks_on_lists() -> None:
     assert text_mask([7, 1, 2, 7, 3], {1, 2}) == [True, False, False, True, True]
 
 
+def test_layout_between_visual_tokens_is_visual_and_around_them_it_is_text() -> None:
+    """9 is a line break: out of the loss between tiles, in it before and after a picture."""
+    tiles, single = [9, 1, 2, 9, 1, 2, 9], [1, 2]
+    ids = [7, *single, 9, *tiles, 9, 7]
+    assert text_mask(ids, {1, 2}, [single, tiles]) == [
+        True, False, False, True, True, False, False, False, False, False, True, True, True,
+    ]  # fmt: skip
+    with pytest.raises(ValueError):
+        text_mask(ids, {1, 2}, [tiles, tiles])
+
+
 @pytest.mark.parametrize("policy", [True, False])
 def test_a_prompt_is_what_the_processor_makes(
     processor: Any, data: DataFolder, policy: bool
@@ -168,7 +179,7 @@ def test_a_picture_changed_on_disk_is_read_again(processor: Any, tmp_path: Path)
     Image.new("RGB", (32, 32), "red").save(path)
     before = store_of(processor).expansion(str(path))
     Image.new("RGB", (64, 32), "red").save(path)
-    assert store_of(processor).expansion(str(path)).length == 2 * before.length == 8
+    assert store_of(processor).expansion(str(path)).ids == before.ids * 2 and len(before.ids) == 4
 
 
 @pytest.mark.parametrize("content", [None, b"no picture", b"\x89PNG\r\n\x1a\n cut"])
