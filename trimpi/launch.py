@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from trimpi.errors import UserError
+from trimpi.quiet import quiet
 from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig
 from trimpi.resolve import resolve_callable
 from trimpi.runs import read_json, write_json
@@ -55,6 +56,7 @@ def run_job(job: dict[str, Any]) -> Path:
     """Run a job in this process; memory is given back before it returns."""
     from trimpi.stages.inputs import StageInputs
 
+    quiet()
     config: StageConfig = TypeAdapter(AnyStage).validate_python(job["stage"])
     run = resolve_callable(f"trimpi.stages.{config.kind}:run", "stage")
     inputs = StageInputs(

@@ -19,6 +19,7 @@ from trimpi.errors import UserError
 from trimpi.launch import run_stage
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
+from trimpi.quiet import quiet
 from trimpi.recipe import Recipe
 from trimpi.recipe_file import dump_recipe
 from trimpi.recipe_rules import did_you_mean
@@ -32,6 +33,7 @@ from trimpi.runs import (
     finish,
     model_digest,
     read_json,
+    read_metrics,
     stage_folder,
     versions,
     write_json,
@@ -262,8 +264,18 @@ def _train(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say)
     check_model_folder(folder / "model")
     result = {"model_digest": model_digest(folder / "model"), "seconds": round(seconds, 1)}
     finish(folder, identity, result)
-    say(f"{name}: trained in {minutes(seconds)}")
+    say(f"{name}: trained in {minutes(seconds)}{_progress(folder)}")
     return folder / "model"
+
+
+def _progress(folder: Path) -> str:
+    """How far the loss, or in RL the policy-free accuracy, went from the first to the last log."""
+    rows = read_metrics(folder)
+    for key, name in (("rollout/free/accuracy", "accuracy without policy"), ("loss", "loss")):
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if values:
+            return f", {name} {values[0]:.3g} -> {values[-1]:.3g}"
+    return ""
 
 
 def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say) -> None:
@@ -274,6 +286,7 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
         say(f"{name}: done already, skipped")
         return
     say(f"{name}: starts")
+    quiet()
     evaluate = resolve_callable("trimpi.evaluate.runner:evaluate_model", "evaluation")
     grader = resolve_callable(task.recipe.grader, "grader")
     skills = None if task.skills is None else DataFolder(task.skills)

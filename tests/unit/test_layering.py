@@ -18,7 +18,7 @@ LAYERS = {
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory"},
     4: {"stages", "evaluate"},
-    5: {"report", "show", "data_step", "launch", "seeds", "pipeline", "checks",
+    5: {"report", "show", "data_step", "launch", "quiet", "seeds", "pipeline", "checks",
         "doctor", "data_view", "console"},
     6: {"cli"},
 }  # fmt: skip
