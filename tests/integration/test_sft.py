@@ -221,13 +221,15 @@ def test_a_saved_model_that_is_not_the_trained_one_stops_the_stage(
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
 
+    config = settings(epochs=2, max_steps=3, save_steps=1)
+    reference = model_digest(sft.run(config, moved(inputs, output=inputs.output / "reference")))
     with monkeypatch.context() as patch, pytest.raises(UserError, match="not the trained one"):
         patch.setattr(finish, "save_model", damaged)
-        sft.run(settings(), inputs)
+        sft.run(config, inputs)
     assert not (inputs.output / "stage.json").exists()
-    sft.run(settings(), inputs)
+    assert model_digest(sft.run(config, inputs)) == reference
     stage = json.loads((inputs.output / "stage.json").read_text())
-    assert stage["resumed_from"] == "checkpoint-2" and stage["steps"] == 2
+    assert stage["resumed_from"] == "checkpoint-3" and stage["steps"] == 3
 
 
 def test_quantization_without_a_gpu_is_refused_before_loading(

@@ -60,6 +60,26 @@ class ExactResume:
         own.load_state_dict(saved.state_dict())
 
 
+def train_on(trainer: Any, checkpoint: str | None, updates: int) -> int:
+    """Run a trainer's loop from the start or from a checkpoint.
+
+    Args:
+        trainer: a Trainer.
+        checkpoint: where to go on, None for the start.
+        updates: all updates of the stage.
+
+    Returns:
+        The number of updates made in all.
+    """
+    done = _step(Path(checkpoint)) if checkpoint else 0
+    if checkpoint and done >= updates:
+        # The loop would make one update more before it looks at its limit.
+        trainer._load_from_checkpoint(checkpoint)
+        return done
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return int(trainer.state.global_step)
+
+
 def mark_whole(checkpoint: Path) -> None:
     """Record the files of a finished checkpoint."""
     write_json(checkpoint / MARKER, {"files": _sizes(checkpoint)})

@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from trimpi.stages.checkpoints import ExactResume
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rollout_metrics import RolloutTable, WeightedMean, as_table
 from trimpi.stages.sampling import EpochSampler
 
 
-class ObservedGRPOTrainer(GRPOTrainer):
+class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
     """GRPO that logs the two halves of its groups; the one reward function is a `RolloutReward`."""
 
     model: Any
     processing_class: Any
     num_generations: Any
+    train_dataset: Any
+    reward_funcs: Any
+    _metrics: Any
+    _logs: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

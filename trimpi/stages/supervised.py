@@ -39,7 +39,7 @@ from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
-from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point
+from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import GradientAudit, MetricsLog
@@ -116,15 +116,14 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
         "total": count_parameters(trainer.model),
         "trainable": count_parameters(trainer.model, trainable=True),
     }
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    steps = train_on(trainer, checkpoint, schedule.updates)
     record = {
         "rows": len(rows),
-        "steps": trainer.state.global_step,
+        "steps": steps,
         "schedule": schedule.arithmetic,
         "parameters": parameters,
         "tokens": summarize_budgets(budgets),
         "tokens_in_loss": sum(label != IGNORED for row in rows for label in row.labels),
-        "train_loss": result.training_loss,
         "resumed_from": Path(checkpoint).name if checkpoint else None,
     }
     accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
