@@ -198,6 +198,8 @@ def test_rollout_halves_are_reported(run: Path) -> None:
     assert set(curves["groups without signal"]) == {"without alone", "pooled"}
     assert curves["reward"]["without"]["first"] < curves["reward"]["without"]["last"]
     assert "reward" not in summary_of(run)["training"]["sft"]["curves"]
+    text = (run / "report" / "report.md").read_text()
+    assert "| cpt → sft → poro | 25.0% | 50.0% | 44.0% | 19.0% |" in text
 
 
 def test_writing_twice_gives_the_same_bytes(copy: Path) -> None:

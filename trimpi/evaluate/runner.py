@@ -5,6 +5,8 @@ finished one is reused for the same model, prompts and limits, and `regrade` sco
 without a model.
 """
 
+import gc
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +99,7 @@ def evaluate_model(
             batch_size=config.batch_size,
             seed=seed,
         )
+    backend.release()
     return {"model": backend.digest, "target": target, "settings": summaries}
 
 
@@ -293,7 +296,7 @@ class _Backend:
             return self._generator
         from trimpi.generate import TransformersGenerator
 
-        return TransformersGenerator(*self._loaded, self._batch_size)
+        return TransformersGenerator(*self._loaded, self._batch_size, sys.stderr.isatty())
 
     @cached_property
     def prefill(self) -> "efficiency.Prefill":
@@ -301,3 +304,11 @@ class _Backend:
         if self._prefill is not None:
             return self._prefill
         return efficiency.TransformersPrefill(*self._loaded)
+
+    def release(self) -> None:
+        """Let go of the model."""
+        for name in ("_loaded", "generator", "prefill"):
+            self.__dict__.pop(name, None)
+        gc.collect()
+        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()

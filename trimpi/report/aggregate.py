@@ -246,6 +246,14 @@ def _training(run: Run) -> dict[str, Any]:
             "seeds": [stage.seed for stage in stages],
             "finished": all(bool(stage.record) for stage in stages),
             "seconds": mean_and_spread(seconds)[0] if seconds else None,
+            "without_gradient": sorted(
+                {
+                    name
+                    for s in stages
+                    for name in (s.record.get("gradients") or {}).get("without_gradient", ())
+                }
+            ),
+            "verified": [v for s in stages if (v := s.record.get("verified"))],
             "preflight": {str(s.seed): s.preflight for s in stages if s.preflight},
             "curves": {},
         }

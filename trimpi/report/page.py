@@ -95,6 +95,7 @@ def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
         "base": models["base"],
         "errors": _errors(summary),
         "error_names": _error_names(summary),
+        "preflights": _preflights(summary),
         "forgetting": [m for m in summary["models"] if m["forgetting"]],
         "recitals": [m for m in summary["models"] if m["recital"]],
         "others": next(
@@ -176,6 +177,27 @@ def _errors(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _error_names(summary: Mapping[str, Any]) -> dict[str, str]:
     names = {name for row in _errors(summary) for name in row["first_errors"]}
     return {n: ERRORS.get(n, n) for n in [*ERRORS, *sorted(names - ERRORS.keys())] if n in names}
+
+
+def _preflights(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the first rollouts of each RL stage gave, the mean over seeds."""
+    rows = []
+    for name, training in summary["training"].items():
+        found = list(training["preflight"].values())
+        if not found:
+            continue
+        row: dict[str, Any] = {"name": name.replace("+", " → "), "prompts": found[0]["prompts"]}
+        for group, key in (
+            ("free", "accuracy"),
+            ("aware", "accuracy"),
+            ("no_signal", "free"),
+            ("no_signal", "pooled"),
+        ):
+            values = [f[group][key] for f in found if key in f.get(group, {})]
+            row[f"{group}_{key}"] = sum(values) / len(values) if values else None
+        row["warnings"] = list(dict.fromkeys(w for f in found for w in f.get("warnings", ())))
+        rows.append(row)
+    return rows
 
 
 def _depths(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

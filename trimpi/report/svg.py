@@ -36,7 +36,7 @@ def line_chart(
     Args:
         lines: what is drawn, later ones on top; those without points are left out.
         label: what the chart shows, for readers that cannot see it.
-        x_name: name of the horizontal axis.
+        x_name: name of the horizontal axis, which counts something.
         share: values are shares of 1, shown in percent from 0 to at most 100.
         whole_x: the horizontal axis has whole numbers only, one tick each.
     """
@@ -48,7 +48,7 @@ def line_chart(
     x_low, x_high = min(xs), max(xs)
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
-    ticks = _ticks(0.0, max(ys), 4) if share else _ticks(min(ys), max(ys), 4)
+    ticks = _ticks(0.0, max(ys) or 1.0, 4) if share else _ticks(min(ys), max(ys), 4)
     if share:
         ticks = [tick for tick in ticks if tick <= 1.0 + 1e-9]
     y_low, y_high = ticks[0], max(ticks[-1], *ys)
@@ -70,7 +70,9 @@ def line_chart(
             f'<text class="tick" x="{LEFT - 6}" y="{py(tick) + 4:.1f}" text-anchor="end">'
             f"{_number(tick, ticks, share)}</text>"
         )
-    x_ticks = sorted(set(xs)) if whole_x else _inside(_ticks(x_low, x_high, 4), x_low, x_high)
+    x_ticks = (
+        sorted(set(xs)) if whole_x else _inside(_ticks(x_low, x_high, 4, whole=True), x_low, x_high)
+    )
     for tick in x_ticks:
         out.append(
             f'<text class="tick" x="{px(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" '
@@ -120,10 +122,13 @@ def spread(wished: Sequence[float], gap: float, low: float, high: float) -> list
     return result
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers around low..high, about `count` steps of 1, 2 or 5 times a power of ten."""
+def _ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:
+    """Round numbers around low..high, about `count` steps of 1, 2 or 5 times a power of ten.
+
+    `whole` numbers are at least 1 apart.
+    """
     span = high - low or abs(high) or 1.0
-    raw = span / count
+    raw = max(span / count, 1.0) if whole else span / count
     power = 10 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
