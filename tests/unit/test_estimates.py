@@ -1,0 +1,93 @@
+"""Memory estimates against counts made by hand, trainer keys against TRL."""
+
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from trimpi.memory import ModelSize, estimate, read_size
+from trimpi.recipe import CptConfig, LoraConfig, ModelConfig, RlConfig, SftConfig
+from trimpi.trainer_fields import trainer_problems
+
+GIB = 2**30
+SIZE = ModelSize(
+    parameters=GIB,
+    vision_parameters=GIB // 4,
+    lora_inputs=GIB // 64,
+    layers=10,
+    hidden=1024,
+    vocabulary=2048,
+    cache_per_token=1024,
+    context=4096,
+    dtype="bfloat16",
+)
+MODEL = ModelConfig(path="x")
+
+
+def test_all_parameters_in_float32() -> None:
+    found = estimate(SIZE, MODEL, CptConfig(micro_batch_size=2), 512, 0, 1)
+    assert (found["weights"], found["gradients"], found["moments"]) == (4, 4, 8)
+    layers = 10 * 17 * 1024 * 4
+    logits = 2048 * (4 + 4 + 4)
+    assert found["activations"] == pytest.approx(2 * 512 * (layers + logits) / GIB)
+    assert found["total"] == pytest.approx(16 + found["activations"])
+
+
+def test_what_makes_it_smaller() -> None:
+    base = estimate(SIZE, MODEL, CptConfig(), 512, 0, 4)
+    frozen = estimate(SIZE, MODEL, CptConfig(freeze_vision=True), 512, 0, 4)
+    assert frozen["gradients"] == 0.75 * base["gradients"]
+    sharded = estimate(SIZE, MODEL, CptConfig(trainer={"fsdp": True}), 512, 0, 4)
+    assert sharded["weights"] == base["weights"] / 4
+    saved = estimate(SIZE, MODEL, CptConfig(gradient_checkpointing=True), 512, 0, 4)
+    assert saved["activations"] < base["activations"] / 3
+    half = estimate(SIZE, MODEL, CptConfig(bf16=True), 512, 0, 4)
+    assert half["weights"] == base["weights"] and half["activations"] < base["activations"]
+
+
+def test_adapters_train_little() -> None:
+    found = estimate(SIZE, MODEL, SftConfig(lora=LoraConfig(r=8)), 512, 0, 1)
+    assert found["weights"] == 2  # stored precision
+    assert found["gradients"] == 8 / 64 * 4 and found["moments"] == 2 * found["gradients"]
+    quantized = MODEL.model_copy(update={"quantization": "nf4"})
+    assert estimate(SIZE, quantized, SftConfig(), 512, 0, 1)["weights"] == 0.56
+
+
+def test_rl_holds_a_reference_and_a_cache() -> None:
+    config = RlConfig(prompts_per_step=8, group_size=4)
+    found = estimate(SIZE, MODEL, config, 64, 512, 2)
+    assert found["reference"] == 4
+    assert found["cache"] == 16 * 512 * 1024 * 4 / GIB
+    free = config.model_copy(update={"beta": 0.0, "trainer": {"use_vllm": True}})
+    assert not {"reference", "cache"} & set(estimate(SIZE, MODEL, free, 64, 512, 2))
+
+
+def test_sizes_are_those_of_the_weights(qwen: Path) -> None:
+    size = read_size(qwen)
+    with safe_open(qwen / "model.safetensors", "pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    counts = {name: 1 for name in shapes}
+    for name, shape in shapes.items():
+        for width in shape:
+            counts[name] *= width
+    assert size.parameters == sum(counts.values())
+    assert size.vision_parameters == sum(c for n, c in counts.items() if "visual" in n)
+    inner = [
+        s for n, s in shapes.items()
+        if "visual" not in n and n.endswith("weight") and len(s) == 2 and "embed" not in n
+        and "lm_head" not in n
+    ]  # fmt: skip
+    assert size.lora_inputs == sum(sum(shape) for shape in inner)
+
+
+def test_trainer_keys_are_checked_against_the_class_that_gets_them() -> None:
+    stages = {
+        "a": SftConfig(trainer={"optim": "adafactor", "optimm": 1, "top_k": 5}),
+        "b": RlConfig(trainer={"top_k": 5, "use_vllm": True, "nonsense_at_all": 1}),
+        "c": CptConfig(),
+    }
+    assert trainer_problems(stages) == [
+        "stages.a.trainer.optimm: unknown key; did you mean 'optim'?",
+        "stages.a.trainer.top_k: unknown key; see the fields of SFTConfig",
+        "stages.b.trainer.nonsense_at_all: unknown key; see the fields of GRPOConfig",
+    ]
