@@ -1,3 +1,3 @@
-"""TriMPI: move a long multimodal policy from the prompt into the weights of a vision-language model."""
+"""TriMPI: move a multimodal policy from the prompt into the weights of a vision-language model."""
 
 __version__ = "0.1.0"
