@@ -34,14 +34,14 @@ def print_findings(console: Console, findings: Findings) -> None:
 
 
 def _lengths_table(findings: Findings) -> Table:
+    title = "tokens of the longest row looked at, and the share of its prompt that is saved"
     table = Table(
-        title="tokens of the longest row looked at, policy in context; share of the prompt saved",
-        title_justify="left",
+        title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True
     )
-    table.add_column("split")
+    table.add_column("split", no_wrap=True)
     names = ("policy", "query", "images", "rationale", "answer", "template")
     for name in (*names, "in all", "no policy", "saved"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for split, lengths in findings.lengths.items():
         parts = [str(getattr(lengths.full, name)) for name in names]
         totals = [str(lengths.full.total), str(lengths.free.total), f"{lengths.saved:.1%}"]

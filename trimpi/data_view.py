@@ -65,7 +65,7 @@ def _counter(model: str) -> tuple[str, Callable[[str], int]]:
 def _counts(view: Any, unit: str) -> Table:
     parts = list(dict.fromkeys(part for found in view.lengths.values() for part in found))
     title = f"rows, and mean length in {unit} (longest)"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("split")
     for name in ("rows", "images", "rationales", *parts):
         table.add_column(name, justify="right")
@@ -80,7 +80,9 @@ def _counts(view: Any, unit: str) -> Table:
 
 def _balance(view: Any) -> Table:
     """Each policy's most frequent answer against the uniform share, by split."""
-    table = Table(title="most frequent answer of each policy", title_justify="left")
+    table = Table(
+        title="most frequent answer of each policy", title_justify="left", box=None, pad_edge=False
+    )
     for name in ("split", "policies", "lowest share", "highest share", "times uniform"):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, policies in view.balance.items():

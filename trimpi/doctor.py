@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 
 def requirement_faults(package: str = "trimpi") -> list[str]:
-    """Requirements of the installed package that are missing or of another version.
-
-    Raises:
-        PackageNotFoundError: the package itself is not installed.
-    """
+    """Requirements of the installed package that are missing or of another version, in words."""
     from packaging.requirements import Requirement
 
     faults = []
-    for text in importlib.metadata.requires(package) or []:
+    try:
+        needs = importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return [f"{package} runs from a checkout and is not installed; pip install -e ."]
+    for text in needs:
         requirement = Requirement(text)
         extra = requirement.marker is not None and "extra" in str(requirement.marker)
         if requirement.marker is not None and not extra and not requirement.marker.evaluate():

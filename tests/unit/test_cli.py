@@ -57,7 +57,7 @@ def test_a_dry_run_says_sizes_tokens_and_memory(recipe: Path, tmp_path: Path) ->
     )
     assert "= 8 rollout batches of 2 prompts x 4 completions (2 with the policy" in result.stdout
     assert result.stdout.count(" per device (weights") == 3
-    assert "share of the prompt saved" in result.stdout
+    assert "share of its prompt that is saved" in result.stdout
     assert "nothing wrong found; no weights were loaded" in result.stdout
     assert not (tmp_path / "run").exists()
 
@@ -249,6 +249,8 @@ def test_the_doctor_finds_wrong_versions(monkeypatch: pytest.MonkeyPatch) -> Non
 
     needs = ["torch>=2", "trl>=99,<100", "not-there-at-all", 'vllm>=99; extra == "x"',
              'not-for-this>=1; python_version < "3"']  # fmt: skip
+    (fault,) = doctor.requirement_faults("no-such-package")
+    assert fault.endswith("runs from a checkout and is not installed; pip install -e .")
     monkeypatch.setattr("importlib.metadata.requires", lambda package: needs)
     faults = doctor.requirement_faults()
     assert len(faults) == 2
