@@ -4,6 +4,7 @@ The whole sequence is the prompt with the policy in context, then rationale and 
 is in the loss except the placeholders and boundary marks of pictures, those inside the policy too.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,27 @@ from trimpi.budget import TokenBudget, token_budget
 from trimpi.errors import UserError
 from trimpi.prompt import build_messages, render_target
 from trimpi.recipe import CptConfig
-from trimpi.sample import Sample
+from trimpi.sample import DataFolder, Sample
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.supervised import run_supervised
 
 
 def run(config: CptConfig, inputs: StageInputs) -> Path:
     """Train on all rows of `config.split`; see `supervised.run_supervised`."""
+    return run_supervised(config, inputs, partial(encode, config, inputs.data))
 
-    def encode(
-        processor: Any, sample: Sample, visual: frozenset[int]
-    ) -> tuple[Encoded, TokenBudget]:
-        policy = inputs.data.policy_of(sample)
-        if sample.rationale is None:
-            raise UserError("has no rationale; use a split with rationales (train_cot)")
-        messages = build_messages(sample, policy, "cot")
-        row = encode_example(processor, messages, render_target(sample, "cot"), "text", visual)
-        return row, token_budget(processor, sample, policy, "cot")
 
-    return run_supervised(config, inputs, encode)
+def encode(
+    config: CptConfig, data: DataFolder, processor: Any, sample: Sample, visual: frozenset[int]
+) -> tuple[Encoded, TokenBudget]:
+    """The training sequence of a row, everything but visual tokens in the loss, and its budget.
+
+    Raises:
+        UserError: the row has no rationale, or a picture of it cannot be read.
+    """
+    policy = data.policy_of(sample)
+    if sample.rationale is None:
+        raise UserError("has no rationale; use a split with rationales (train_cot)")
+    messages = build_messages(sample, policy, "cot")
+    row = encode_example(processor, messages, render_target(sample, "cot"), "text", visual)
+    return row, token_budget(processor, sample, policy, "cot")
