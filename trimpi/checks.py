@@ -95,9 +95,8 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
             if rows is not None:
                 schedule = plan_schedule(stage, rows, recipe.devices, f"stages.{name}")
                 found.stages.append(StagePlan(name, schedule))
-        if data is not None and (found.rows["data"].get(stage.split) or 0) > 0:
-            with found.noting():
-                _check_rows(data, name, stage)
+    if data is not None and (estimates or recipe.data.folder is not None):
+        _check_rows(data, recipe, found)
     if estimates and model is not None and not found.problems:
         with found.noting():
             _estimate(recipe, model, data, found)
@@ -199,39 +198,51 @@ def _check_evaluation(recipe: Recipe, found: Findings) -> None:
                 _rows(found.rows.get("data"), split, f"evaluation.{key}")
 
 
-def _check_rows(data: DataFolder, name: str, stage: StageConfig) -> None:
-    """Read the rows that a stage will use: fields, policies, answers, images.
+def _check_rows(data: DataFolder, recipe: Recipe, found: Findings) -> None:
+    """Read all rows that stages and evaluation will use: fields, policies, answers, images."""
+    evaluation = recipe.evaluation
+    users: list[tuple[str, str, int | None, StageConfig | None]] = [
+        (name, stage.split, stage.limit, stage) for name, stage in recipe.stages.items()
+    ]
+    measured = [evaluation.split]
+    if "override" in evaluation.settings:
+        measured.append(evaluation.override_split)
+    users += [("evaluation", split, evaluation.limit, None) for split in measured]
+    opened: dict[str, str] = {}
+    for name, split, limit, stage in users:
+        if not found.rows["data"].get(split):
+            continue  # reported already
+        with found.noting():
+            file = data.root / f"{split}.jsonl"
+            problems = []
+            for number, sample in enumerate(data.read(split)[:limit], 1):
+                faults = [*_unfit(sample, name, stage), *_sample_faults(data, sample, opened)]
+                problems += [f"{file}:{number}: {fault}" for fault in faults]
+            if problems:
+                more = len(problems) - 20
+                tail = [f"{file}: {more} more problems"] if more > 0 else []
+                raise UserError.join(problems[:20] + tail)
 
-    Raises:
-        UserError: all faulty rows.
-    """
-    samples = data.read(stage.split)[: stage.limit]
-    problems = []
-    needs_rationale = isinstance(stage, CptConfig) or (
+
+def _unfit(sample: Sample, name: str, stage: StageConfig | None) -> Iterator[str]:
+    """What a stage needs and a row lacks."""
+    reasons = isinstance(stage, CptConfig) or (
         isinstance(stage, SftConfig) and stage.target == "cot"
     )
-    needs_policy = isinstance(stage, CptConfig) or (
+    obeys = isinstance(stage, CptConfig) or (
         isinstance(stage, RlConfig) and stage.policy_fraction > 0
     )
-    file = data.root / f"{stage.split}.jsonl"
-    for number, sample in enumerate(samples, 1):
-        where = f"{file}:{number}"
-        if needs_rationale and sample.rationale is None:
-            problems.append(
-                f"{where}: stage {name} needs a rationale in every row; choose a split "
-                "that has them, or target: answer"
-            )
-        if needs_policy and sample.policy is None:
-            problems.append(f"{where}: stage {name} needs a policy in every row; add one")
-        problems += [f"{where}: {fault}" for fault in _sample_faults(data, sample)]
-    if problems:
-        more = len(problems) - 20
-        raise UserError.join(
-            problems[:20] + ([f"{file}: {more} more problems"] if more > 0 else [])
+    if reasons and sample.rationale is None:
+        yield (
+            f"stage {name} needs a rationale in every row; choose a split that has them, or "
+            "target: answer"
         )
+    if obeys and sample.policy is None:
+        yield f"stage {name} needs a policy in every row; add one"
 
 
-def _sample_faults(data: DataFolder, sample: Sample) -> Iterator[str]:
+def _sample_faults(data: DataFolder, sample: Sample, opened: dict[str, str]) -> Iterator[str]:
+    """Answers outside of the policy's cases, images that do not open (`opened` remembers)."""
     policy = data.policy_of(sample)
     cases = policy.metadata.get("cases") if policy else None
     if cases is not None and sample.answer not in cases:
@@ -240,11 +251,19 @@ def _sample_faults(data: DataFolder, sample: Sample) -> Iterator[str]:
             f"{sample.policy}; correct it"
         )
     for image in [*sample.images, *(policy.images if policy else ())]:
-        try:
-            with Image.open(image) as opened:
-                opened.verify()
-        except (OSError, SyntaxError, ValueError) as error:
-            yield f"image {image} is not a whole picture ({error}); restore it"
+        if image not in opened:
+            opened[image] = _image_fault(image)
+        if opened[image]:
+            yield f"image {image} is not a whole picture ({opened[image]}); restore it"
+
+
+def _image_fault(image: str) -> str:
+    try:
+        with Image.open(image) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findings) -> None:

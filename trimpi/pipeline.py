@@ -85,7 +85,8 @@ def run_recipe(
         write_json(run / "run.json", record)
         run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
         report = Path(resolve_callable("trimpi.report:write_report", "report")(run))
-        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        usage = max(resource.getrusage(who).ru_maxrss for who in users)
         peak = usage / (2**30 if sys.platform == "darwin" else 2**20)
         record |= {"seconds": time.time() - started, "peak_memory_gib": round(peak, 2)}
         write_json(run / "run.json", record)

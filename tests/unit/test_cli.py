@@ -105,6 +105,7 @@ def test_a_dry_run_reports_all_faults(recipe: Path, data: DataFolder, tmp_path: 
             None,
             "train.jsonl:4: file 'images/train/000003.png' not found",
         ),
+        ("images/test/000003.png", "not a picture", "test.jsonl:4: image"),
         ("policies/lumen.json", None, "train.jsonl:1: unknown policy 'lumen'"),
         ("card.json", None, "no card.json, so not a whole data set"),
     ],
