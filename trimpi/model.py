@@ -1,6 +1,5 @@
 """Models: load a vision-language model, count, freeze and save it."""
 
-import importlib.util
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,15 +94,20 @@ def check_quantization(config: ModelConfig, train: bool = False) -> None:
     """Refuse a quantization that cannot work, before any weights are read.
 
     Raises:
-        UserError: bitsandbytes or a GPU is missing, or full-parameter training is asked for.
+        UserError: bitsandbytes is missing or does not know the device, or full-parameter training
+            is asked for.
     """
     if config.quantization == "none":
         return
     here = f"model.quantization: {config.quantization}"
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{here} needs bitsandbytes; pip install 'trimpi[quantized]'")
-    if not torch.cuda.is_available():
-        raise UserError(f"{here} needs a CUDA GPU, none is visible; set it to none")
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise UserError(f"{here} needs bitsandbytes; pip install 'trimpi[quantized]'") from None
+    device = default_device().type
+    supported = getattr(bitsandbytes, "supported_torch_devices", {"cuda"})
+    if device not in supported:
+        raise UserError(f"{here}: bitsandbytes has no kernels for {device}; set it to none")
     if train:
         raise UserError(f"{here} freezes the weights; give the stage a 'lora', or set it to none")
 

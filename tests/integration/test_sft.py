@@ -232,13 +232,56 @@ def test_a_saved_model_that_is_not_the_trained_one_stops_the_stage(
     assert stage["resumed_from"] == "checkpoint-3" and stage["steps"] == 3
 
 
-def test_quantization_without_a_gpu_is_refused_before_loading(
+def test_quantization_without_bitsandbytes_is_refused_before_anything_is_loaded(
     inputs: StageInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setattr("trimpi.stages.supervised.load_processor", lambda *_: pytest.fail("loaded"))
     config = inputs.model_config.model_copy(update={"quantization": "nf4"})
-    with pytest.raises(UserError, match=r"model\.quantization: nf4"):
+    with pytest.raises(UserError, match=r"model\.quantization: nf4 needs bitsandbytes"):
         sft.run(settings(), moved(inputs, model_config=config))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_an_adapter_on_a_quantized_base_is_merged_into_the_dense_one(
+    inputs: StageInputs, kind: str
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra 'quantized' is not installed")
+    config = inputs.model_config.model_copy(update={"quantization": kind})
+    folder = sft.run(settings(epochs=4, lr=3e-3), moved(inputs, model_config=config))
+    stage = json.loads((inputs.output / "stage.json").read_text())
+    assert stage["verified"]["base"].startswith("the adapter was merged into the base in full")
+    losses = [row["loss"] for row in read_metrics(inputs.output)]
+    assert losses[-1] < losses[0] - 1
+    before = load_model(inputs.model, inputs.model_config).state_dict()
+    after = load_model(folder, inputs.model_config).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert len(changed) == 14 and all(".language_model." in name for name in changed)
+
+
+def test_two_processes_learn_what_one_learns(inputs: StageInputs, tmp_path: Path) -> None:
+    config = settings(epochs=2, micro_batch_size=1, lora=None)
+    sft.run(config, inputs)
+    job = {
+        "stage": config.model_dump(mode="json"),
+        "model": str(inputs.model),
+        "model_config": inputs.model_config.model_dump(mode="json"),
+        "data": str(inputs.data.root),
+        "output": str(tmp_path / "two"),
+        "seed": 0,
+        "grader": "trimpi.grading:exact_answer",
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "trimpi.launch", str(tmp_path / "job.json")]
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=300)
+    one = [row["loss"] for row in read_metrics(inputs.output)]
+    two = [row["loss"] for row in read_metrics(tmp_path / "two")]
+    assert two == pytest.approx(one, rel=1e-4)
+    stage = json.loads((tmp_path / "two" / "stage.json").read_text())
+    assert "x 2 devices" in stage["schedule"]
+    assert stage["verified"]["max_abs"] <= stage["verified"]["limit"]
 
 
 def test_a_bad_picture_is_named_with_its_row(inputs: StageInputs) -> None:

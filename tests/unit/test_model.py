@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -204,10 +206,22 @@ def test_a_merged_adapter_is_the_same_model_and_a_wrong_one_is_noticed(
         verify_reload(expected, lambda: load_model(qwen, qwen_config), batch)
 
 
-def test_quantization_is_refused_before_loading(qwen_config: ModelConfig) -> None:
+def test_quantization_that_cannot_work_is_refused(
+    qwen_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = qwen_config.model_copy(update={"quantization": "nf4"})
-    with pytest.raises(UserError, match=r"bitsandbytes|CUDA"):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(UserError, match=r"needs bitsandbytes; pip install"):
         check_quantization(config)
+    known = SimpleNamespace(supported_torch_devices={"elsewhere"})
+    monkeypatch.setitem(sys.modules, "bitsandbytes", known)
+    with pytest.raises(UserError, match=r"no kernels for (cpu|cuda)"):
+        check_quantization(config)
+    known.supported_torch_devices |= {"cpu", "cuda"}
+    check_quantization(config)
+    with pytest.raises(UserError, match=r"give the stage a 'lora'"):
+        check_quantization(config, train=True)
+    check_quantization(qwen_config, train=True)
 
 
 def test_no_torch_is_needed_to_check_a_folder(qwen: Path, run_python: Callable[[str], str]) -> None:
