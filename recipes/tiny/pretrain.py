@@ -51,7 +51,7 @@ PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of bat
         {"picture": 0.4, "recital": 0.15, "policy_1": 0.15, "policy_2": 0.2, "policy_3": 0.1},
     ),
     "anneal": (
-        600,
+        400,
         3e-3,
         1.0,
         {"picture": 0.35, "recital": 0.1, "policy_1": 0.1, "policy_2": 0.25, "policy_3": 0.2},
