@@ -8,7 +8,6 @@ ratio is 1 everywhere and clipping cannot act; the paper's stack makes several.
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from trimpi.batch import collate, encode_text, turn_of
-from trimpi.budget import check_budgets, summarize_budgets, token_budget
-from trimpi.errors import UserError
 from trimpi.generate import TransformersGenerator, stop_token_ids
 from trimpi.model import (
     check_quantization,
@@ -33,12 +30,10 @@ from trimpi.model import (
     model_digest,
     visual_token_ids,
 )
-from trimpi.pictures import open_picture
-from trimpi.policy import Policy
-from trimpi.prompt import Message, build_messages
+from trimpi.prompt import build_messages
 from trimpi.recipe import RlConfig
 from trimpi.runs import STAGE, read_json, write_json
-from trimpi.sample import DataFolder, Sample
+from trimpi.sample import Sample
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
@@ -46,8 +41,15 @@ from trimpi.stages.monitor import GradientAudit, MetricsLog
 from trimpi.stages.policy_rollout import PolicyRolloutTrainer
 from trimpi.stages.preflight import preflight, shown_lines
 from trimpi.stages.rewards import RolloutReward
-from trimpi.stages.rl_arguments import device_count, grpo_arguments, plan_batches, watched
+from trimpi.stages.rl_arguments import (
+    BatchPlan,
+    device_count,
+    grpo_arguments,
+    plan_batches,
+    watched,
+)
 from trimpi.stages.rollout_checks import self_test
+from trimpi.stages.rollout_rows import RolloutViews, check_rows
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
 
@@ -74,78 +76,28 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     tokens = check_rows(config, inputs.data, samples, processor, context_limit(settings))
-    visual = visual_token_ids(settings, processor.tokenizer)
-
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
-    stops = stop_token_ids(model, processor)
-    model.generation_config.eos_token_id = sorted(stops)
-    arguments = grpo_arguments(config, inputs, plan, visual, stops)
-    reward = RolloutReward(
-        samples,
-        inputs.grader,
-        processor.tokenizer,
-        stops,
-        turn_of(processor).lead,
-        config.accuracy_weight,
-        config.format_weight,
-    )
-    first = arguments.process_index == 0
+    trainer = build_trainer(config, inputs, samples, plan, model, processor)
+    first = trainer.is_world_process_zero()
     if first:
         print(f"{config.kind}: {plan.arithmetic}")
     checkpoint = _shared(str(resume_point(inputs.output) or "") if first else "")
-    if config.preflight_prompts and not checkpoint and not (inputs.output / PREFLIGHT).is_file():
-        generate = TransformersGenerator(model, processor, config.micro_batch_size, watched())
-        found = preflight(generate, samples, inputs.data, reward.grade, config, inputs.seed)
-        if first:
-            write_json(inputs.output / PREFLIGHT, found)
-            for line in [*shown_lines(found), *(f"warning: {w}" for w in found["warnings"])]:
-                print(f"{config.kind}: pre-flight: {line}")
-    if config.freeze_vision:
-        freeze_vision(model)
-    reference = kl_reference(config, inputs, model)
-    trainer = PolicyRolloutTrainer(
-        model=model,
-        args=arguments,
-        reward_funcs=[reward],
-        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(
-            RolloutViews(samples, inputs.data, config.policy_fraction > 0)
-        ),
-        processing_class=processor,
-        peft_config=lora_config(model, config.lora) if config.lora is not None else None,
-        callbacks=[
-            CheckpointMarker(),
-            MetricsLog(inputs.output, config.kind),
-            GradientAudit(inputs.output),
-        ],
-        policy_fraction=config.policy_fraction,
-    )
-    trainer.remove_callback(PrinterCallback)
-    parameters = {
-        "total": count_parameters(trainer.model),
-        "trainable": count_parameters(trainer.model, trainable=True),
-    }
-    if not checkpoint:
-        policy = inputs.data.policy_of(samples[0]) if config.policy_fraction else None
-        tested = self_test(
-            trainer,
-            [dict(trainer.train_dataset[0]) for _ in range(config.group_size)],
-            build_messages(samples[0], None),
-            build_messages(samples[0], policy),
-        )
-        if first:
-            write_json(inputs.output / SELFTEST, tested)
-    steps = train(trainer, checkpoint, plan.updates)
     record = {
         "rows": len(samples),
-        "steps": steps,
         "schedule": plan.arithmetic,
-        "parameters": parameters,
+        "parameters": {
+            "total": count_parameters(trainer.model),
+            "trainable": count_parameters(trainer.model, trainable=True),
+        },
         "tokens": tokens,
-        "kl_reference": reference,
+        "kl_reference": kl_reference(config, inputs, model),
         "group_layout": ["aware" if mark else "free" for mark in trainer.layout],
-        "selftest": read_json(inputs.output / SELFTEST),
         "resumed_from": Path(checkpoint).name if checkpoint else None,
     }
+    if not checkpoint:
+        check_rollouts(config, inputs, samples, trainer)
+    record["steps"] = train(trainer, checkpoint, plan.updates)
+    record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
     trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     del trainer, model
@@ -159,71 +111,76 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     return inputs.output / "model"
 
 
-class RolloutViews:
-    """What the trainer sees of a row: its prompt, and its prompt with the policy before it."""
+def build_trainer(
+    config: RlConfig,
+    inputs: StageInputs,
+    samples: Sequence[Sample],
+    plan: BatchPlan,
+    model: Any,
+    processor: Any,
+) -> PolicyRolloutTrainer:
+    """The trainer of the stage, before its first step."""
+    stops = stop_token_ids(model, processor)
+    model.generation_config.eos_token_id = sorted(stops)
+    visual = visual_token_ids(model.config, processor.tokenizer)
+    if config.freeze_vision:
+        freeze_vision(model)
+    reward = RolloutReward(
+        samples,
+        inputs.grader,
+        processor.tokenizer,
+        stops,
+        turn_of(processor).lead,
+        config.accuracy_weight,
+        config.format_weight,
+    )
+    views = RolloutViews(samples, inputs.data, config.policy_fraction > 0)
+    trainer = PolicyRolloutTrainer(
+        model=model,
+        args=grpo_arguments(config, inputs, plan, visual, stops),
+        reward_funcs=[reward],
+        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(views),
+        processing_class=processor,
+        peft_config=lora_config(model, config.lora) if config.lora is not None else None,
+        callbacks=[
+            CheckpointMarker(),
+            MetricsLog(inputs.output, config.kind),
+            GradientAudit(inputs.output),
+        ],
+        policy_fraction=config.policy_fraction,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
-    def __init__(self, samples: Sequence[Sample], data: DataFolder, with_policy: bool) -> None:
-        self._samples, self._data, self._with_policy = samples, data, with_policy
-        self._view = lru_cache(maxsize=1024)(self._make)
 
-    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        """Columns of a batch that names rows."""
-        views = [self._view(row) for row in batch["row"]]
-        return {name: [view[name] for view in views] for name in views[0]}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # `datasets` fingerprints a transform by pickling it; the rows say which one it is.
-        return {"ids": [sample.id for sample in self._samples], "with_policy": self._with_policy}
-
-    def _make(self, row: int) -> dict[str, Any]:
-        sample = self._samples[row]
-        view = {"row": row, "prompt": self._messages(sample, None)}
-        if self._with_policy:
-            view["prompt_with_policy"] = self._messages(sample, self._data.policy_of(sample))
-        return view
-
-    def _messages(self, sample: Sample, policy: Policy | None) -> list[Message]:
-        """Messages with opened pictures: a vLLM back end takes no paths."""
-        return [
-            {
-                "role": message["role"],
-                "content": [
-                    {**part, "image": open_picture(part["image"])}
-                    if part["type"] == "image"
-                    else part
-                    for part in message["content"]
-                ],
-            }
-            for message in build_messages(sample, policy)
-        ]
-
-
-def check_rows(
-    config: RlConfig, data: DataFolder, samples: list[Sample], processor: Any, limit: int | None
-) -> dict[str, Any]:
-    """Refuse rows without a policy or without room for an answer; returns the token budget.
+def check_rollouts(
+    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], trainer: PolicyRolloutTrainer
+) -> None:
+    """Pre-flight and self-test before the first step; leaves a file of each.
 
     Raises:
-        UserError: all faulty rows.
+        UserError: the self-test does not pass.
     """
-    problems, budgets = [], []
-    for sample in samples:
-        policy = data.policy_of(sample) if config.policy_fraction else None
-        where = f"{config.split}: row {sample.id!r}"
-        if config.policy_fraction and policy is None:
-            problems.append(f"{where}: has no policy; name one, or set policy_fraction to 0")
-            continue
-        try:
-            budgets.append(
-                (where, token_budget(processor, sample, policy, "cot", config.max_new_tokens))
-            )
-        except UserError as error:
-            problems.append(f"{where}: {error}")
-    if problems:
-        more = len(problems) - 20
-        raise UserError.join(problems[:20] + ([f"... and {more} more rows"] if more > 0 else []))
-    check_budgets(budgets, limit)
-    return dict(summarize_budgets(budget for _, budget in budgets))
+    first = trainer.is_world_process_zero()
+    policy = inputs.data.policy_of(samples[0]) if config.policy_fraction else None
+    tested = self_test(
+        trainer,
+        [dict(trainer.train_dataset[0]) for _ in range(config.group_size)],
+        build_messages(samples[0], None),
+        build_messages(samples[0], policy),
+    )
+    if first:
+        write_json(inputs.output / SELFTEST, tested)
+    if not config.preflight_prompts:
+        return
+    model, reward = trainer.accelerator.unwrap_model(trainer.model), trainer.reward_funcs[0]
+    size = config.micro_batch_size
+    generate = TransformersGenerator(model, trainer.processing_class, size, watched())
+    found = preflight(generate, samples, inputs.data, reward.grade, config, inputs.seed)
+    if first:
+        write_json(inputs.output / PREFLIGHT, found)
+        for line in [*shown_lines(found), *(f"warning: {w}" for w in found["warnings"])]:
+            print(f"{config.kind}: pre-flight: {line}")
 
 
 def kl_reference(config: RlConfig, inputs: StageInputs, model: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class EpochSampler(RepeatSampler):
     def __iter__(self) -> Iterator[int]:
         """Row indices: chunks of prompts, each prompt repeated, each chunk repeated."""
         if self.shuffle:
+            assert self.seed is not None
             self.generator.manual_seed(self.seed)
             for _ in range(self.epoch):
                 torch.randperm(self.num_samples, generator=self.generator)
