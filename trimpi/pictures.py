@@ -38,13 +38,16 @@ class Expansion:
 class PictureStore:
     """Expansions (all) and pixels (least recently used, up to `limit` bytes) of pictures by path.
 
-    A file that changes on disk is processed again.
+    A file that changes on disk is processed again. The expansion follows from the picture's size
+    in all known families, so it is computed once a size; should a processor's not, the first
+    picture that differs stops the run.
     """
 
     def __init__(self, processor: Any, limit: int = CACHE_BYTES) -> None:
         # Not a strong reference: `store_of` keys stores by processor.
         self._processor = weakref.ref(processor)
         self._expansions: dict[tuple[Any, ...], Expansion] = {}
+        self._by_size: dict[tuple[int, int], Expansion] = {}
         self._pixels: OrderedDict[tuple[Any, ...], dict[str, Tensor]] = OrderedDict()
         self._bytes, self._limit = 0, limit
 
@@ -56,21 +59,23 @@ class PictureStore:
         """
         key = _key(path)
         if key not in self._expansions:
-            self._process(path, key)
+            image = open_picture(path)
+            if image.size not in self._by_size:
+                self._process(image, key)
+            self._expansions[key] = self._by_size[image.size]
         return self._expansions[key]
 
     def pixels(self, path: str) -> dict[str, Tensor]:
         """Pixel inputs of one picture, in the form that the model takes for a batch of one."""
         key = _key(path)
         if key not in self._pixels:
-            self._process(path, key)
+            self._process(open_picture(path), key)
         self._pixels.move_to_end(key)
         return self._pixels[key]
 
-    def _process(self, path: str, key: tuple[Any, ...]) -> None:
+    def _process(self, image: Image.Image, key: tuple[Any, ...]) -> None:
         processor = self._processor()
         assert processor is not None
-        image = open_picture(path)
         placeholder = processor.image_token
         output = processor(
             text=[placeholder], images=[image], return_tensors="pt", add_special_tokens=False
@@ -88,7 +93,12 @@ class PictureStore:
             for name in TOKEN_INPUTS[2:]
             if name in output
         }
-        self._expansions[key] = Expansion(text, ids, types)
+        expansion = Expansion(text, ids, types)
+        if self._by_size.setdefault(image.size, expansion) != expansion:
+            raise RuntimeError(
+                f"{type(processor).__name__}: pictures of one size, {image.size}, became different "
+                "runs of placeholders"
+            )
         pixels = {name: value for name, value in output.items() if name not in TOKEN_INPUTS}
         self._pixels[key] = pixels
         self._bytes += _size(pixels)
@@ -131,7 +141,7 @@ def join_pixels(rows: Sequence[Sequence[dict[str, Tensor]]]) -> dict[str, Tensor
         out = torch.zeros(len(rows), *shape, dtype=example.dtype)
         for index, tile in enumerate(tiles):
             if tile is not None:
-                out[(index, *(slice(size) for size in tile.shape))] = tile
+                out[index][tuple(slice(size) for size in tile.shape)] = tile
         joined[name] = out
     return joined
 
