@@ -1,6 +1,7 @@
 """Encoding: prompts as the chat template makes them, masks computed by hand, budgets by part."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,17 @@ def test_each_picture_is_processed_once(
     collate(processor, rows)
     collate(processor, rows, side="left")
     assert len(calls) == 5  # four queries' pictures and the policy's
+
+
+def test_a_processor_that_looks_at_more_than_the_size_is_noticed(
+    processor: Any, data: DataFolder
+) -> None:
+    store = PictureStore(processor)
+    first, second = (data.read("train_cot")[row].images[0] for row in (0, 1))
+    known = store.expansion(first)
+    store._by_size[96, 64] = replace(known, text=known.text + "<|image_pad|>")
+    with pytest.raises(RuntimeError, match="different runs of placeholders"):
+        store.pixels(second)
 
 
 def test_a_full_store_forgets_pixels_and_makes_the_same_again(

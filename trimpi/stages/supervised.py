@@ -94,6 +94,11 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
     visual = visual_token_ids(settings, processor.tokenizer)
     rows, budgets = encode_rows(config, processor, samples, visual, encode, context_limit(settings))
 
+    table = Dataset.from_list([vars(row) for row in rows])
+    in_loss = sum(label != IGNORED for row in rows for label in row.labels)
+    checked = sorted(rows[:16], key=lambda row: len(row.input_ids))[:2]
+    del rows  # the table holds them in a fraction of the memory
+
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
     if config.freeze_vision:
         freeze_vision(model)
@@ -102,7 +107,7 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
         model=model,
         args=arguments,
         data_collator=lambda examples: collate(processor, [Encoded(**e) for e in examples]),
-        train_dataset=Dataset.from_list([vars(row) for row in rows]),
+        train_dataset=table,
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         callbacks=[
@@ -118,12 +123,12 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
     }
     steps = train_on(trainer, checkpoint, schedule.updates)
     record = {
-        "rows": len(rows),
+        "rows": len(samples),
         "steps": steps,
         "schedule": schedule.arithmetic,
         "parameters": parameters,
         "tokens": summarize_budgets(budgets),
-        "tokens_in_loss": sum(label != IGNORED for row in rows for label in row.labels),
+        "tokens_in_loss": in_loss,
         "resumed_from": Path(checkpoint).name if checkpoint else None,
     }
     accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
@@ -131,7 +136,7 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
     del trainer, model
     free_memory()
     if first:
-        batch = collate(processor, sorted(rows[:16], key=lambda row: len(row.input_ids))[:2])
+        batch = collate(processor, checked)
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
