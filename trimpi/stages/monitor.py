@@ -53,6 +53,7 @@ class GradientAudit(TrainerCallback):
 
     A tensor is cleared by its first gradient that is not zero. One step is not always enough: the
     first factor of a LoRA pair has a zero gradient until the second has moved away from zero.
+    Steps without any gradient (in RL: no group had signal) tell nothing and are not counted.
 
     Writes `gradients.json`: `{"steps", "tensors", "without_gradient": [names]}`.
     """
@@ -60,7 +61,7 @@ class GradientAudit(TrainerCallback):
     def __init__(self, output: Path, steps: int = 3) -> None:
         self._file, self._steps = output / GRADIENTS, steps
         self._missing: set[str] | None = None
-        self._tensors = self._seen = 0
+        self._tensors = self._seen = self._heard = 0
         self._done = self._file.is_file()
 
     def on_pre_optimizer_step(
@@ -82,7 +83,8 @@ class GradientAudit(TrainerCallback):
             if gradient is not None and bool(gradient.any()):
                 self._missing.discard(name)
         self._seen += 1
-        if not self._missing or self._seen == self._steps:
+        self._heard += len(self._missing) < self._tensors
+        if not self._missing or self._heard == self._steps:
             self._write(state)
 
     def on_train_end(
