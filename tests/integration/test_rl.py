@@ -1,6 +1,11 @@
 """The RL stage end to end on a tiny Qwen2.5-VL: plain GRPO to the bit, resume, what is left."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +293,13 @@ def test_a_failing_grader_stops_the_stage_and_names_the_sample(
         rl.run(rl_config(), rl_inputs(qwen, data, tmp_path / "rl", grader))
 
 
+def test_a_gradient_that_is_not_finite_stops_the_stage(inputs: StageInputs) -> None:
+    """A cold temperature makes the KL term overflow after the first update."""
+    with pytest.raises(UserError, match=r"rl: step \d: the gradient is not finite.*lower lr"):
+        rl.run(rl_config(temperature=0.01, lr=0.1, max_steps=4), inputs)
+    assert not (inputs.output / "model").exists()
+
+
 def test_more_prompts_than_rows_are_refused(inputs: StageInputs) -> None:
     with pytest.raises(UserError, match="8 rows are fewer than prompts_per_step 16"):
         rl.run(RlConfig(prompts_per_step=16, group_size=4, micro_batch_size=4), inputs)
@@ -304,3 +316,64 @@ def test_text_only_requests_under_a_policy_with_pictures(qwen: Path, tmp_path: P
     stage = json.loads((inputs.output / "stage.json").read_text())
     missing = stage["gradients"]["without_gradient"]
     assert missing and all("visual" in name for name in missing)
+
+
+def test_two_processes_share_a_group(inputs: StageInputs, tmp_path: Path) -> None:
+    """One group of eight, four rows on each process: same rollouts, same updates as on one.
+
+    Draws differ between processes, so only the likeliest token may be drawn.
+    """
+    config = rl_config(
+        prompts_per_step=1, group_size=8, micro_batch_size=2, trainer={"top_k": 1}, lr=1e-4
+    )
+    rl.run(config, inputs)
+    job = {
+        "stage": config.model_dump(mode="json"),
+        "model": str(inputs.model),
+        "model_config": inputs.model_config.model_dump(mode="json"),
+        "data": str(inputs.data.root),
+        "output": str(tmp_path / "two"),
+        "seed": 0,
+        "grader": "tests.rl_cases:by_length",
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "trimpi.launch", str(tmp_path / "job.json")]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stage = json.loads((tmp_path / "two" / "stage.json").read_text())
+    assert "x 2 devices" in stage["schedule"] and stage["selftest"]["aware_rows"] == 4
+    ones, twos = (read_metrics(folder) for folder in (inputs.output, tmp_path / "two"))
+    assert ones[0]["rollout/aware/reward"] != ones[0]["rollout/free/reward"]
+    for one, two in zip(ones, twos, strict=True):
+        for key in one:
+            if key.startswith(("rollout/", "reward", "kl", "num_tokens", "grad_norm")):
+                assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), key
+
+
+def test_a_sigkill_leaves_nothing_that_passes_for_whole(inputs: StageInputs) -> None:
+    code = f"""
+from pathlib import Path
+from tests.rl_cases import rl_config, rl_inputs
+from trimpi.sample import DataFolder
+from trimpi.stages import rl
+data, output = DataFolder(Path({str(inputs.data.root)!r})), Path({str(inputs.output)!r})
+inputs = rl_inputs(Path({str(inputs.model)!r}), data, output)
+rl.run(rl_config(epochs=900.0, max_steps=3000, save_steps=2), inputs)
+"""
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root)
+    deadline = time.monotonic() + 120
+    while len(read_metrics(inputs.output)) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (inputs.output / "stage.json").exists()
+    assert not (inputs.output / "model").exists()
+    check_model_folder(rl.run(rl_config(epochs=900.0, max_steps=4, save_steps=2), inputs))
+    stage = json.loads((inputs.output / "stage.json").read_text())
+    assert stage["resumed_from"].startswith("checkpoint-") and stage["steps"] >= 4
+    steps = [row["step"] for row in read_metrics(inputs.output)]
+    assert steps == list(range(1, len(steps) + 1))

@@ -22,6 +22,7 @@ from trl import GRPOTrainer
 from trimpi.prompt import Message
 from trimpi.stages.group_layout import aware_in_group, aware_rows
 from trimpi.stages.grpo import ObservedGRPOTrainer
+from trimpi.stages.rollout_rows import with_pictures
 
 _PRIVATE: dict[str, tuple[str, ...]] = {
     "_generate": ("prompts",),
@@ -80,7 +81,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         return aware_rows(self.layout, self.accelerator.process_index, rows)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        training = self.model.training
+        training, inputs = self.model.training, with_pictures(inputs)
         if training and any(self.layout):
             self._with_policy = [row["prompt_with_policy"] for row in inputs]
         try:

@@ -48,7 +48,7 @@ from trimpi.stages.rl_arguments import (
     plan_batches,
     watched,
 )
-from trimpi.stages.rollout_checks import self_test
+from trimpi.stages.rollout_checks import FiniteGradients, self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
@@ -146,6 +146,7 @@ def build_trainer(
             CheckpointMarker(),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
+            FiniteGradients(),
         ],
         policy_fraction=config.policy_fraction,
     )

@@ -1,14 +1,21 @@
-"""One batch before the first step of RL: is what is scored what was generated, policy aside?
+"""Checks of RL as it runs. First, one batch: is what is scored what was generated, policy aside?
 
 A wrong padding side, a template that differs between calls, or pictures out of place change no
 shape and raise no error; they only make the model learn from another prompt than it answered.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import (
+    GenerationConfig,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from trimpi.batch import collate, encode_text
 from trimpi.errors import UserError
@@ -188,3 +195,27 @@ def _within(gap: float, limit: float, what: str, cause: str) -> None:
             f"self-test: {what} differ by {gap:.3g} nats per token on average, allowed is "
             f"{limit:g}; check {cause}, dtype and attn_implementation"
         )
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops a run whose gradient has become infinite or NaN, before that is saved."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Called by the trainer with the means since the last log.
+
+        Raises:
+            UserError: the norm of the gradient is not finite.
+        """
+        norm = (logs or {}).get("grad_norm")
+        if norm is not None and not math.isfinite(norm):
+            raise UserError(
+                f"rl: step {state.global_step}: the gradient is not finite ({norm}); lower lr, or "
+                "raise temperature; the checkpoints before it are kept"
+            )

@@ -7,7 +7,6 @@ from typing import Any
 from trimpi.budget import check_budgets, summarize_budgets, token_budget
 from trimpi.errors import UserError
 from trimpi.pictures import open_picture
-from trimpi.policy import Policy
 from trimpi.prompt import Message, build_messages
 from trimpi.recipe import RlConfig
 from trimpi.sample import DataFolder, Sample
@@ -17,11 +16,15 @@ SHOWN = 20
 
 
 class RolloutViews:
-    """What the trainer sees of a row: its prompt, and its prompt with the policy before it."""
+    """What the trainer sees of a row: its prompt, and its prompt with the policy before it.
+
+    Pictures stay paths here: a trainer fetches the rows of a rollout batch for every micro batch,
+    and needs pictures only where it generates (`with_pictures`).
+    """
 
     def __init__(self, samples: Sequence[Sample], data: DataFolder, with_policy: bool) -> None:
         self._samples, self._data, self._with_policy = samples, data, with_policy
-        self._view = lru_cache(maxsize=1024)(self._make)
+        self._view = lru_cache(maxsize=4096)(self._make)
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         """Columns of a batch that names rows."""
@@ -34,25 +37,33 @@ class RolloutViews:
 
     def _make(self, row: int) -> dict[str, Any]:
         sample = self._samples[row]
-        view = {"row": row, "prompt": self._messages(sample, None)}
+        view: dict[str, Any] = {"row": row, "prompt": build_messages(sample, None)}
         if self._with_policy:
-            view["prompt_with_policy"] = self._messages(sample, self._data.policy_of(sample))
+            view["prompt_with_policy"] = build_messages(sample, self._data.policy_of(sample))
         return view
 
-    def _messages(self, sample: Sample, policy: Policy | None) -> list[Message]:
-        """Messages with opened pictures: a vLLM back end takes no paths."""
+
+def with_pictures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows with pictures in place of paths; each file is opened once.
+
+    A vLLM back end takes no paths, and TRL asks the processor for the pictures of every row.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    picture = lru_cache(maxsize=None)(open_picture)
+
+    def shown(messages: list[Message]) -> list[Message]:
         return [
-            {
-                "role": message["role"],
-                "content": [
-                    {**part, "image": open_picture(part["image"])}
-                    if part["type"] == "image"
-                    else part
-                    for part in message["content"]
-                ],
-            }
-            for message in build_messages(sample, policy)
-        ]
+            {**message, "content": [
+                {**part, "image": picture(part["image"])} if part["type"] == "image" else part
+                for part in message["content"]
+            ]}
+            for message in messages
+        ]  # fmt: skip
+
+    prompts = ("prompt", "prompt_with_policy")
+    return [{**row, **{name: shown(row[name]) for name in prompts if name in row}} for row in rows]
 
 
 def check_rows(

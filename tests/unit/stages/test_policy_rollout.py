@@ -78,6 +78,17 @@ def test_a_prompts_copies_are_encoded_once_in_one_call_a_half(trainer: Any) -> N
     assert trainer.generation_config.num_return_sequences == 1
 
 
+def test_another_trl_is_refused_at_import(run_python: Any) -> None:
+    code = (
+        "from trl import GRPOTrainer\n"
+        "GRPOTrainer._generate = lambda self, prompts, images: None\n"
+        "try:\n    import trimpi.stages.policy_rollout\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    line = run_python(code).splitlines()[-1]
+    assert line == "trl's GRPOTrainer._generate has changed; install trl>=1.16,<1.17"
+
+
 def test_copies_are_distinct_draws_in_the_order_of_the_rows(trainer: Any) -> None:
     """Draws with `num_return_sequences` are those of the same prompts written out row by row."""
     trainer.model.train()
