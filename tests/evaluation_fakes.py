@@ -106,7 +106,8 @@ def pretend(
         content = messages[0]["content"]
         text, pictures = prompt_text(messages), [p["image"] for p in content if "image" in p]
         query = content[-1]["text"].rsplit("\n", 1)[0]
-        rng = random.Random(f"{seed}/{pictures[-1:]}/{text}")
+        shown = [Path(p).parts[-2:] for p in pictures[-1:]]  # not the folder of this test run
+        rng = random.Random(f"{seed}/{shown}/{text}")
         if (sample := general.get("".join(pictures[-1:]) + query)) is not None:
             right = rng.random() < skill.general
             return render_target(sample, "answer") if right else "\\boxed{nothing}"

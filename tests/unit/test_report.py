@@ -133,10 +133,11 @@ def test_headline_names_the_last_arm_and_the_base_in_context(run: Path) -> None:
 
 def test_a_better_arm_than_the_last_is_named(copy: Path) -> None:
     for seed in (0, 1):
-        file = copy / f"seed-{seed}/eval/cpt+sft+poro/no_policy/summary.json"
-        summary = json.loads(file.read_text())
-        summary["accuracy"]["value"] = 0.0
-        write_json(file, summary)
+        for chain, value in (("cpt+sft+poro", 0.0), ("sft", 0.95)):
+            file = copy / f"seed-{seed}/eval/{chain}/no_policy/summary.json"
+            summary = json.loads(file.read_text())
+            summary["accuracy"]["value"] = value
+            write_json(file, summary)
     write_report(copy)
     assert "trimpi answers 0.0% right" in summary_of(copy)["headline"]
     assert "The best arm is cot_sft with" in summary_of(copy)["headline"]
