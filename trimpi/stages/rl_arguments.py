@@ -98,6 +98,9 @@ def grpo_arguments(
     """
     known = [field.name for field in fields(GRPOConfig) if field.init]
     cuda = torch.cuda.is_available()
+    checkpointing = "activation_checkpointing"  # its name since transformers 5.20
+    if checkpointing not in known:
+        checkpointing = "gradient_checkpointing"
     ours: dict[str, Any] = {
         "output_dir": str(inputs.output / "checkpoints"),
         "max_steps": plan.updates,
@@ -117,7 +120,7 @@ def grpo_arguments(
         "lr_scheduler_type": config.lr_scheduler,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        checkpointing: config.gradient_checkpointing,
         "use_cpu": not cuda,
         "bf16": cuda if config.bf16 is None else config.bf16,
         "logging_steps": config.logging_steps,
