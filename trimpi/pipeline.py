@@ -82,16 +82,23 @@ def run_recipe(
         write_text(run / "recipe.yaml", dump_recipe(recipe))
         record = {"name": recipe.name, "started": started, "versions": versions()}
         record |= {"command": sys.argv, "model_digest": task.model_digest}
-        write_json(run / "run.json", record)
+        before = read_json(run / "run.json") or {}
+        costs = {key: before.get(key, 0.0) for key in ("seconds", "peak_memory_gib")}
+        write_json(run / "run.json", record | costs)
         run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
+        costs["seconds"] += time.time() - started
+        costs["peak_memory_gib"] = max(costs["peak_memory_gib"], round(_peak_gib(), 2))
+        write_json(run / "run.json", record | costs)  # before the report, which shows them
         report = Path(resolve_callable("trimpi.report:write_report", "report")(run))
-        users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        usage = max(resource.getrusage(who).ru_maxrss for who in users)
-        peak = usage / (2**30 if sys.platform == "darwin" else 2**20)
-        record |= {"seconds": time.time() - started, "peak_memory_gib": round(peak, 2)}
-        write_json(run / "run.json", record)
-    say(f"done in {minutes(time.time() - started)}, peak memory {peak:.1f} GiB")
+    say(f"done in {minutes(time.time() - started)}, peak memory {_peak_gib():.1f} GiB")
     return report
+
+
+def _peak_gib() -> float:
+    """Largest resident memory so far of this process and of any child that ended, GiB."""
+    users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    usage = max(resource.getrusage(who).ru_maxrss for who in users)
+    return usage / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def evaluate_arm(

@@ -22,7 +22,7 @@ Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 
-KINDS = ("cpt", "sft", "rl", "pretrain")
+KINDS = ("cpt", "sft", "rl")
 
 
 class Section(BaseModel):
@@ -218,29 +218,7 @@ class RlConfig(StageConfig):
         return self
 
 
-class PhaseConfig(Section):
-    """One phase of pretraining: `mixture` gives each task's share of the rows drawn."""
-
-    name: str
-    steps: PositiveInt
-    mixture: Mapping[str, PositiveFloat]
-    lr: PositiveFloat | None = None
-    """Peak learning rate of the phase; None takes the stage's."""
-
-
-class PretrainConfig(SupervisedConfig):
-    """Training a small model on tasks without a fixed policy, phase by phase (a curriculum)."""
-
-    kind: Literal["pretrain"] = "pretrain"
-    split: str = "train"
-    lr: PositiveFloat = 2e-3
-    batch_size: PositiveInt = 48
-    steps: PositiveInt | None = None
-    """Optimizer updates over all phases; None is their sum, fewer cuts the last ones short."""
-    phases: tuple[PhaseConfig, ...] = ()
-
-
-AnyStage = Annotated[CptConfig | SftConfig | RlConfig | PretrainConfig, Field(discriminator="kind")]
+AnyStage = Annotated[CptConfig | SftConfig | RlConfig, Field(discriminator="kind")]
 
 
 class DataConfig(Section):

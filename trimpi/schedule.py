@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from trimpi.errors import UserError
-from trimpi.recipe import PretrainConfig, RlConfig, StageConfig, SupervisedConfig
+from trimpi.recipe import RlConfig, StageConfig, SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,6 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
     if isinstance(config, RlConfig):
         updates, text = _rollouts(config, rows, key)
         unit = "completions"
-    elif isinstance(config, PretrainConfig):
-        total = sum(phase.steps for phase in config.phases)
-        updates = min(config.steps or total, total) if total else config.steps or 0
-        unit, text = "rows", f"{updates} updates in {len(config.phases)} phases"
     else:
         passes = math.ceil(rows / share)
         per_epoch = math.ceil(passes / accumulation)

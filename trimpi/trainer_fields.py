@@ -11,7 +11,6 @@ CONFIGS = {
     "cpt": "trl:SFTConfig",
     "sft": "trl:SFTConfig",
     "rl": "trl:GRPOConfig",
-    "pretrain": "transformers:TrainingArguments",
 }
 
 

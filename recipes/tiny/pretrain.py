@@ -45,16 +45,16 @@ VISUAL_TOKENS = (WIDTH // CELL) * (HEIGHT // CELL)
 PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of batch kinds)
     "vision": (1200, 2e-3, 0.4, {}),
     "language": (
-        300,
+        1300,
         3e-3,
         0.0,
-        {"picture": 0.4, "recital": 0.15, "policy_1": 0.15, "policy_2": 0.2, "policy_3": 0.1},
+        {"picture": 0.4, "recital": 0.1, "policy_1": 0.15, "policy_2": 0.2, "policy_3": 0.15},
     ),
     "anneal": (
-        400,
+        900,
         3e-3,
         1.0,
-        {"picture": 0.35, "recital": 0.1, "policy_1": 0.1, "policy_2": 0.25, "policy_3": 0.2},
+        {"picture": 0.35, "recital": 0.1, "policy_1": 0.1, "policy_2": 0.2, "policy_3": 0.25},
     ),
 }
 WARMUP = 25  # steps, in every phase

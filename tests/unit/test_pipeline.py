@@ -113,10 +113,12 @@ def test_running_again_redoes_nothing(
 ) -> None:
     run_recipe(recipe(), tmp_path / "run", say=[].append)
     log.clear()
+    before = read_json(tmp_path / "run" / "run.json")["seconds"]
     said: list[str] = []
     stages = {"cpt": {"logging_steps": 7}, "sft": {"save_steps": 3}, "rl": {}}
     run_recipe(recipe(stages=stages), tmp_path / "run", say=said.append)
     assert log == ["report"]
+    assert read_json(tmp_path / "run" / "run.json")["seconds"] > before  # the sum of both
     assert "sft+rl: done already, skipped" in said
 
 
