@@ -2,12 +2,17 @@
 
     python recipes/tiny/pretrain.py --output trimpi/models/tiny-vlm
 
-Read top to bottom: pictures -> tokenizer -> architecture -> batches -> three phases -> folder.
+Read top to bottom: pictures -> tokenizer -> architecture -> batches -> six phases -> folder.
 1. `vision`: the vision tower alone learns, for each visual token, which object covers it (dense
    labels from the renderer). Learning this through next-token loss alone takes many times longer.
 2. `language`: the whole model learns to name, compare and count what the tower sees, to quote
    conditions of random policies that stand in context, and to follow such policies step by step.
-3. `anneal`: the same tasks, deeper policies more often, with the learning rate going to zero.
+3. `settle`: the same tasks with the learning rate going to zero.
+4. `places`: every condition of a policy is to be quoted, one turn each: many lookups a text; and,
+   with dense labels again, the second layer learns of which condition and branch each
+   token is part. From next-token loss alone, what "Condition 1.2" says is hardly learned.
+5. `lookup`: the same, and the fourth layer learns what the policy says about that condition.
+6. `policies`: all of it together; also several pictures to judge by one policy.
 The model never meets the policies of any data set that it is later trained on.
 """
 
@@ -16,6 +21,7 @@ import json
 import math
 import os
 import random
+import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -34,7 +40,8 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from datasets_builders.clevr import render, scenes, skills
+from datasets_builders.clevr import render, scenes, skills, wording
+from datasets_builders.clevr.tree import Tree, grow
 from trimpi.processor import KeptVideoProcessor, without_video
 from trimpi.prompt import build_messages, render_target
 from trimpi.sample import Sample
@@ -50,15 +57,33 @@ PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of bat
         0.0,
         {"picture": 0.4, "recital": 0.1, "policy_1": 0.15, "policy_2": 0.2, "policy_3": 0.15},
     ),
-    "anneal": (
+    "settle": (
         900,
         3e-3,
         1.0,
         {"picture": 0.35, "recital": 0.1, "policy_1": 0.1, "policy_2": 0.2, "policy_3": 0.25},
     ),
+    "places": (300, 2e-3, 0.0, {"recital_all": 0.45, "picture": 0.2, "several_2": 0.35}),
+    "lookup": (200, 2e-3, 0.0, {"recital_all": 0.45, "picture": 0.2, "several_2": 0.35}),
+    "policies": (
+        480,
+        2e-3,
+        1.0,
+        {
+            "picture": 0.2,
+            "recital_all": 0.2,
+            "several_1": 0.1,
+            "several_2": 0.3,
+            "several_3": 0.2,
+        },
+    ),
 }
 WARMUP = 25  # steps, in every phase
 BATCH = {"picture": 48, "recital": 48, "policy_1": 64, "policy_2": 48, "policy_3": 32}
+BATCH |= {"recital_all": 32, "several_1": 40, "several_2": 28, "several_3": 20}
+DENSE = {"places": 1, "lookup": 2, "policies": 2}  # how many of the two losses on policies
+PLACE_LAYER, CONTENT_LAYER = 2, 4  # layers below those losses
+SEVERAL = 3  # pictures under one policy in a `several_N` text
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
 SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
 CHAT_TEMPLATE = (
@@ -119,21 +144,55 @@ def picture_pool(seed: int, count: int, workers: int, cache: Path | None):
 # --- texts ------------------------------------------------------------------------------------
 
 
-def conversation(rng: random.Random, kind: str, scene: dict, picture: str = "picture") -> list:
-    """[(messages, completion), ...]: the turns of one training text, one picture at most."""
+def conversation(rng: random.Random, kind: str, found: list[dict]) -> list:
+    """[(messages, completion), ...]: the turns of one training text about the scenes in `found`."""
     if kind == "picture":
         kinds = ["name", *rng.choices(["exist", "exist", "attribute", "count"], k=4)]
         rng.shuffle(kinds)
-        tasks = [skills.draw(rng, k, scene) for k in kinds]
+        tasks = [skills.draw(rng, k, found[0]) for k in kinds]
+    elif kind == "recital_all":
+        tasks = recite_all(rng)
+    elif kind.startswith("several_"):
+        tasks = apply_to_all(rng, kind.replace("several", "policy"), found)
     else:
-        tasks = [skills.draw(rng, kind, scene)]
+        tasks = [skills.draw(rng, kind, found[0])]
     turns = []
     for number, task in enumerate(tasks):
-        images = (picture,) if task.needs_picture and number == 0 else ()
+        images = ("picture",) if task.needs_picture and number < len(found) else ()
         sample = Sample("", images, task.query, None, task.answer, task.rationale)
         target = "answer" if task.rationale is None else "cot"
-        turns.append((build_messages(sample, task.policy, target), render_target(sample, target)))
+        policy = task.policy if number == 0 else None
+        turns.append((build_messages(sample, policy, target), render_target(sample, target)))
     return turns
+
+
+def recite_all(rng: random.Random) -> list[skills.Task]:
+    """Up to eight conditions of one policy, asked for in random order."""
+    name = wording.made_up_name(rng)
+    policy = wording.write_policy(rng, name, grow(rng, rng.choice((1, 2, 2, 3))))
+    conditions = rng.sample(
+        sorted(policy.metadata["conditions"].items()), k=len(policy.metadata["conditions"])
+    )
+    return [
+        skills.Task(
+            "recital", wording.recital_query(name, number), text, policy, needs_picture=False
+        )
+        for number, text in conditions
+    ]
+
+
+def apply_to_all(rng: random.Random, kind: str, found: list[dict]) -> list[skills.Task]:
+    """One random policy, applied to one picture after the other."""
+    first = skills.draw(rng, kind, found[0])
+    tree = Tree.from_json(first.policy.metadata["tree"])
+    tasks = [first]
+    for scene in found[1:]:
+        path, case = tree.decide(scene["objects"])
+        query = wording.query(rng, first.policy.name)
+        tasks.append(
+            skills.Task(kind, query, wording.answer(case), None, wording.rationale(path, case))
+        )
+    return tasks
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -174,7 +233,7 @@ def corpus(scene_list: list[dict], count: int, seed: int) -> list[str]:
     kinds = ["picture", "recital", "policy_1", "policy_2", "policy_3", "policy_4", "policy_6"]
     texts = []
     for index in range(count):
-        for messages, target in conversation(rng, kinds[index % 7], rng.choice(scene_list)):
+        for messages, target in conversation(rng, kinds[index % 7], [rng.choice(scene_list)]):
             parts = [p.get("text", "") for p in messages[0]["content"]]
             texts.append("user\n" + "".join(parts) + "\nassistant\n" + target)
     return texts
@@ -246,8 +305,13 @@ class Batches(IterableDataset):
         for step in range(self.start, self.steps):
             rng = random.Random(f"{self.seed}/{step}")
             kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
-            picks = [rng.randrange(len(self.scenes)) for _ in range(BATCH[kind])]
-            rows = [self.row(rng, kind, self.scenes[pick]) for pick in picks]
+            each = SEVERAL if kind.startswith("several") else 1  # scenes of a row
+            each = 0 if kind == "recital_all" else each
+            picks = [rng.randrange(len(self.scenes)) for _ in range(BATCH[kind] * each)]
+            rows = [
+                self.row(rng, kind, [self.scenes[p] for p in picks[i * each :][:each]])
+                for i in range(BATCH[kind])
+            ]
             length = math.ceil(max(len(ids) for ids, _ in rows) / 16) * 16
             ids = torch.zeros(len(rows), length, dtype=torch.long)
             labels = torch.full_like(ids, -100)
@@ -264,10 +328,10 @@ class Batches(IterableDataset):
                 "mask": mask,
             }
 
-    def row(self, rng, kind, scene):
+    def row(self, rng, kind, found):
         tokens, targets = [], []
         pad = "<|image_pad|>"
-        for messages, completion in conversation(rng, kind, scene):
+        for messages, completion in conversation(rng, kind, found):
             prompt = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             ).replace(pad, pad * VISUAL_TOKENS)
@@ -299,6 +363,61 @@ class CellHeads(nn.Module):
             for i, x in enumerate(logits)
         ]
         return sum(losses) / len(losses), torch.stack(hits)
+
+
+class PlaceHeads(nn.Module):
+    """Linear read-outs of every text token: its condition's number, and its branch."""
+
+    def __init__(self, width: int, tokenizer):
+        super().__init__()
+        words = tokenizer.get_vocab()
+        number = re.compile(r"Ġ?1(\.[12])*")
+        self.numbers = {i: w.lstrip("Ġ") for w, i in words.items() if number.fullmatch(w)}
+        self.classes = {n: k for k, n in enumerate(sorted(set(self.numbers.values())), 1)}
+        self.header, self.asked = words[":"], words["Ġof"]
+        self.branches = {words["ĠYes"]: 1, words["ĠNo"]: 2}
+        self.newline = words["Ċ"]
+        self.asks = {words["Ġa"], words["Ġan"]}
+        self.targets = {words["ĠCase"], words["ĠCondition"]}
+        self.linear = nn.Linear(width, len(self.classes) + 1 + 3)
+        self.contents = nn.Linear(width, 3 * len(words))
+
+    def places(self, ids: list[int]) -> list[list[int]]:
+        """Five labels a token: the number of the condition that it is part of (0: none), its branch
+        and, from the second time that the condition comes up, what was said the first time: the
+        token of the value asked for, of the target of Yes and of the target of No (0: none)."""
+        found = []
+        said: dict[int, list[int]] = {}  # condition -> [value, target of Yes, target of No]
+        condition = branch = 0
+        question = first = False
+        for before, token, following in zip([0, *ids], ids, [*ids[1:], 0], strict=False):
+            if token in self.numbers and following in (self.header, self.asked):
+                condition, branch = self.classes[self.numbers[token]], 0
+                question = following == self.asked  # holds on in the answer
+                first = condition not in said
+                said.setdefault(condition, [0, 0, 0])
+            elif token == self.newline and not question:
+                condition = branch = 0
+            branch = self.branches.get(token, branch) if condition else 0
+            if condition and first and not branch and before in self.asks:
+                said[condition][0] = token
+            if condition and first and branch and before in self.targets:
+                said[condition][branch] = token
+            again = condition and not first
+            found.append([condition, branch, *(said[condition] if again else (0, 0, 0))])
+        return found
+
+    def forward(self, place_hidden, content_hidden, ids, mask):  # [B, L, width] x2, [B, L] x2
+        labels = torch.tensor([self.places(row) for row in ids.tolist()])  # [B, L, 5]
+        kept = mask.bool() & (labels[..., 0] > 0)
+        logits = self.linear(place_hidden[kept]).split([len(self.classes) + 1, 3], -1)
+        loss = sum(nn.functional.cross_entropy(x, labels[kept][:, i]) for i, x in enumerate(logits))
+        again = mask.bool() & (labels[..., 2:] > 0).all(-1)
+        if not again.any():
+            return loss, torch.zeros(())
+        contents = self.contents(content_hidden[again]).unflatten(-1, (3, -1))
+        targets = labels[again][:, 2:]
+        return loss, nn.functional.cross_entropy(contents.flatten(0, 1), targets.flatten())
 
 
 def cell_labels(scene_list: list[dict], cells: np.ndarray) -> torch.Tensor:
@@ -374,7 +493,7 @@ def main() -> None:
         image_std=[0.25] * 3,
     )
     model = create_model(tokenizer, args)
-    heads = CellHeads(args.width)
+    heads, places = CellHeads(args.width), PlaceHeads(args.width, tokenizer)
     visual = model.model.visual
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, visual)]
     note(parameters=counts[0], vision_parameters=counts[1], vocabulary=len(tokenizer))
@@ -387,6 +506,7 @@ def main() -> None:
     def save(name: str) -> None:
         state = {f"model.{k}": v for k, v in model.state_dict().items() if k != "lm_head.weight"}
         state |= {f"heads.{k}": v for k, v in heads.state_dict().items()}
+        state |= {f"places.{k}": v for k, v in places.state_dict().items()}
         from safetensors.torch import save_file
 
         save_file({k: v.contiguous() for k, v in state.items()}, args.work / f"{name}.tmp")
@@ -403,6 +523,9 @@ def main() -> None:
             {k[6:]: v for k, v in state.items() if k[:6] == "model."}, strict=False
         )
         heads.load_state_dict({k[6:]: v for k, v in state.items() if k[:6] == "heads."})
+        if any(k[:7] == "places." for k in state):
+            read_outs = {k[7:]: v for k, v in state.items() if k[:7] == "places."}
+            places.load_state_dict(read_outs, strict=False)
         model.tie_weights()
         return True
 
@@ -411,7 +534,7 @@ def main() -> None:
         if restore(phase):
             note(phase=phase, restored=True)
             continue
-        chosen = [visual, heads] if phase == "vision" else [model, heads]
+        chosen = [visual, heads] if phase == "vision" else [model, heads, places]
         solvers = optimizers(chosen, rate)
         started, losses, hits = time.time(), {}, []
         loader = (
@@ -449,19 +572,30 @@ def main() -> None:
                         values, grid = pixels(batch["picks"])
                         extra = {"pixel_values": values, "image_grid_thw": grid}
                     image = batch["ids"] == model.config.image_token_id
-                    loss = model(
+                    output = model(
                         input_ids=batch["ids"],
                         attention_mask=batch["mask"],
                         mm_token_type_ids=image.int(),
                         labels=batch["labels"],
+                        output_hidden_states=phase in DENSE,
                         **extra,
-                    ).loss
+                    )
+                    loss = output.loss
+                    if phase in DENSE and kind != "picture":
+                        layers = [output.hidden_states[i] for i in (PLACE_LAYER, CONTENT_LAYER)]
+                        found = places(*layers, batch["ids"], batch["mask"])
+                        for name, dense in list(zip(("places", "contents"), found, strict=True))[
+                            : DENSE[phase]
+                        ]:
+                            losses.setdefault(name, []).append(dense.item())
+                            loss = loss + dense
             loss.backward()
             nn.utils.clip_grad_norm_([p for m in chosen for p in m.parameters()], 1.0)
             for solver in solvers:
                 solver.step()
                 solver.zero_grad()
-            losses.setdefault(kind, []).append(loss.item())
+            value = loss if loader is None else output.loss
+            losses.setdefault(kind, []).append(value.item())
             if (step + 1) % 50 == 0 or step + 1 == steps:
                 mean = {k: round(float(np.mean(v)), 4) for k, v in losses.items()}
                 extra_note = (
