@@ -19,6 +19,7 @@ _CURE = {
     "images": "lower model.max_pixels or show fewer pictures",
     "rationale": "shorten the rationale",
     "answer": "shorten the answer",
+    "completion": "lower max_new_tokens",
     "template": "use a shorter chat template",
 }
 
@@ -36,6 +37,8 @@ class TokenBudget:
     rationale: int
     answer: int
     template: int
+    completion: int = 0
+    """Room for what a model is still to write, in place of `rationale` and `answer`."""
 
     @property
     def total(self) -> int:
@@ -57,15 +60,15 @@ def token_budget(
         sample: the row.
         policy: what is shown in context, or None.
         target: the form of the completion.
-        max_new_tokens: for rows that a model completes: counted as `rationale` in place of the
-            written completion.
+        max_new_tokens: for rows that a model completes: counted as `completion` in place of the
+            written one.
     """
     messages = build_messages(sample, policy, target)
     prompt = encode_text(processor, messages)
     store = store_of(processor)
     images = sum(len(store.expansion(path).ids) for path in picture_paths(messages))
     if max_new_tokens is not None:
-        completion, answer, rationale = max_new_tokens, 0, max_new_tokens
+        answer = rationale = 0
     else:
         completion = len(completion_ids(processor, render_target(sample, target)))
         answer = min(completion, _count(processor, render_target(sample, "answer")) + 1)
@@ -73,7 +76,10 @@ def token_budget(
     rest = len(prompt.input_ids) - images
     shown = min(rest, _count(processor, policy.text)) if policy is not None else 0
     query = min(rest - shown, _count(processor, messages[-1]["content"][-1]["text"]))
-    return TokenBudget(shown, query, images, rationale, answer, rest - shown - query)
+    template = rest - shown - query
+    return TokenBudget(
+        shown, query, images, rationale, answer, template, completion=max_new_tokens or 0
+    )
 
 
 def check_budgets(budgets: Iterable[tuple[str, TokenBudget]], limit: int | None) -> None:

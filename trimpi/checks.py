@@ -260,8 +260,8 @@ def _sample_faults(data: DataFolder, sample: Sample, opened: dict[str, str]) -> 
 def _image_fault(image: str) -> str:
     try:
         with Image.open(image) as picture:
-            picture.verify()
-    except (OSError, SyntaxError, ValueError) as error:
+            picture.load()  # verify() does not see a JPEG that is cut off
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return " ".join(str(error).split())
     return ""
 

@@ -156,7 +156,9 @@ def begin(folder: Path, identity: Mapping[str, Any], overwrite: bool = False) ->
         UserError: the folder holds work of another identity, naming what differs.
     """
     before = read_json(folder / STARTED)
-    if folder.is_dir() and any(folder.iterdir()) and before != identity:
+    # Hidden files are those of a write that was cut off.
+    begun = folder.is_dir() and any(not f.name.startswith(".") for f in folder.iterdir())
+    if begun and before != identity:
         if not overwrite:
             raise UserError(
                 f"{folder}: made with other settings ({differences(before, identity)}); choose "

@@ -279,7 +279,10 @@ def test_a_prompt_without_room_for_the_answer_is_refused(
     inputs: StageInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rl, "load_model", lambda *args, **more: pytest.fail("loaded"))
-    with pytest.raises(UserError, match=r"row 'train-0': \d+ tokens .* exceed the context of 4096"):
+    message = (
+        r"row 'train-0': .* completion 4000\) exceed the context of 4096; lower max_new_tokens"
+    )
+    with pytest.raises(UserError, match=message):
         rl.run(rl_config(max_new_tokens=4000), inputs)
 
 

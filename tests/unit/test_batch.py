@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,14 @@ def test_a_picture_changed_on_disk_is_read_again(processor: Any, tmp_path: Path)
     assert store_of(processor).expansion(str(path)).ids == before.ids * 2 and len(before.ids) == 4
 
 
-@pytest.mark.parametrize("content", [None, b"no picture", b"\x89PNG\r\n\x1a\n cut"])
+def broken_chunk() -> bytes:
+    """A PNG whose second chunk has no valid name, for which Pillow raises SyntaxError."""
+    whole = BytesIO()
+    Image.new("RGB", (8, 8)).save(whole, "PNG")
+    return whole.getvalue()[:33] + b"\0\0\0\4\1\2\3\4" + b"\0" * 60
+
+
+@pytest.mark.parametrize("content", [None, b"no picture", b"\x89PNG\r\n\x1a\n cut", broken_chunk()])
 def test_a_bad_picture_is_one_line(
     processor: Any, data: DataFolder, tmp_path: Path, content: bytes | None
 ) -> None:

@@ -273,6 +273,26 @@ def test_table_for_the_terminal(run: Path) -> None:
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_skills_of_a_base_alone_are_reported(copy: Path) -> None:
+    for folder in copy.glob("seed-*/eval/*"):
+        if folder.name != "base":
+            shutil.rmtree(folder)
+    for folder in copy.glob("seed-*/eval/base/*"):
+        if folder.name != "skills":
+            shutil.rmtree(folder)
+    write_report(copy)
+    skills = model_of(copy, "base")["settings"]["skills"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_table(summary_of(copy), console)
+    text = console.export_text()
+    markdown = (copy / "report" / "report.md").read_text()
+    assert "## Accuracy\n" not in markdown
+    for task, cell in skills["by_task"].items():
+        assert f"{task}: {points(cell['mean'])}% of {cell['rows']} rows" in text
+        assert f"| {task} | {points(cell['mean'])} [" in markdown
+    Page((copy / "report" / "report.html").read_text())
+
+
 def test_choose_shows_different_errors_before_more_of_the_same() -> None:
     def row(value: float | None, error: str) -> dict[str, Any]:
         return {"value": value, "diagnosis": {"first_error": error}}

@@ -52,6 +52,14 @@ def test_overwriting_keeps_the_old_folder_aside(tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["started.json", "weights-3"]
 
 
+def test_a_folder_whose_first_write_was_cut_off_is_begun_again(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / ".started.json.17.part").write_text('{"lr"')
+    assert begin(folder, {"lr": 1}) is False
+    assert (folder / "started.json").is_file()
+
+
 def test_a_half_written_marker_is_no_marker(tmp_path: Path) -> None:
     folder, identity = tmp_path / "s", {"lr": 1}
     begin(folder, identity)

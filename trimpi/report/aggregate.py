@@ -56,6 +56,9 @@ def headline(summary: Mapping[str, Any]) -> str:
         else ""
     )
     if summary["headline_arm"] is None:
+        skills = models["base"]["settings"].get("skills")
+        if not reference and skills and skills["mean"] is not None:
+            reference = f"the base model has {percent(skills['mean'])} of the general skills right"
         return reference[:1].upper() + reference[1:] + "." if reference else "Nothing measured yet."
     name = summary["headline_arm"]
     cell = models[name]["settings"]["no_policy"]

@@ -42,7 +42,8 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         name = f"[bold]{escape(row['name'])}[/]" if _leads(row, summary) else escape(row["name"])
         tokens = "–" if row["tokens"] is None else f"{row['tokens']:.0f}"
         table.add_row(name, *(_cell(row[key], key == "end") for key in shown), tokens)
-    console.print(table)
+    if rows:
+        console.print(table)
     if any(row["end"] for row in rows):
         spread = " ± deviation over seeds" if len(summary["seeds"]) > 1 else ""
         console.print(f"percent right{spread}; in brackets the 95% Wilson interval", style="dim")
@@ -60,6 +61,15 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
                 f"general skills, {model['name']}: {percent(change['before'])} ->"
                 f" {percent(change['after'])} ({points(gap['value'], True)} points,"
                 f" {points(gap['low'], True)} to {points(gap['high'], True)})",
+                highlight=False,
+            )
+    if not any(model["forgetting"] for model in summary["models"]):
+        skills = summary["models"][0]["settings"].get("skills") or {}
+        for task, found in skills.get("by_task", {}).items():
+            low, high = points(found["low"]), points(found["high"])
+            console.print(
+                f"{task}: {percent(found['mean'])} of {found['rows']} rows [{low}, {high}]",
+                markup=False,
                 highlight=False,
             )
     console.print(summary["headline"], highlight=False)

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trimpi.errors import UserError
 from trimpi.runs import METRICS, read_json, write_json
 
 GRADIENTS = "gradients.json"
@@ -48,6 +50,33 @@ class MetricsLog(TrainerCallback):
             print(f"{self._name}: step {state.global_step}/{state.max_steps}, loss {loss:.4g}")
 
 
+class FiniteGradients(TrainerCallback):
+    """Stops a run whose gradient is infinite or NaN, before it is applied or saved."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: object,
+    ) -> None:
+        """Called by the trainer when the gradients of an update are complete.
+
+        Raises:
+            UserError: a gradient is not finite.
+        """
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not all(bool(norm.isfinite()) for norm in torch._foreach_norm(gradients)):
+            raise UserError(
+                f"{self._name}: step {state.global_step + 1}: the gradient is not finite; lower "
+                "lr; what was saved before is kept"
+            )
+
+
 class GradientAudit(TrainerCallback):
     """Finds trainable tensors that get no gradient in the first steps.
 
@@ -78,12 +107,10 @@ class GradientAudit(TrainerCallback):
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if self._missing is None:
             self._missing, self._tensors = set(trainable), len(trainable)
-        for name in sorted(self._missing):
-            gradient = trainable[name].grad
-            if gradient is not None and bool(gradient.any()):
-                self._missing.discard(name)
+        heard = {name for name, p in trainable.items() if p.grad is not None and bool(p.grad.any())}
+        self._missing -= heard
         self._seen += 1
-        self._heard += len(self._missing) < self._tensors
+        self._heard += bool(heard)
         if not self._missing or self._heard == self._steps:
             self._write(state)
 

@@ -37,7 +37,7 @@ from trimpi.sample import Sample
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
-from trimpi.stages.monitor import GradientAudit, MetricsLog
+from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 from trimpi.stages.policy_rollout import PolicyRolloutTrainer
 from trimpi.stages.preflight import preflight, shown_lines
 from trimpi.stages.rewards import RolloutReward
@@ -48,7 +48,7 @@ from trimpi.stages.rl_arguments import (
     plan_batches,
     watched,
 )
-from trimpi.stages.rollout_checks import FiniteGradients, self_test
+from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
@@ -146,7 +146,7 @@ def build_trainer(
             CheckpointMarker(),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
-            FiniteGradients(),
+            FiniteGradients(config.kind),
         ],
         policy_fraction=config.policy_fraction,
     )

@@ -162,9 +162,13 @@ def generation_kwargs(
     """What the sampler gets beside temperature and length; the recipe's own come first."""
     own = dict(trainer.get("generation_kwargs") or {})
     if trainer.get("use_vllm"):
-        bias = {str(index): -100.0 for index in sorted(visual)}
-        return {"logit_bias": bias, "stop_token_ids": sorted(stops), **own}
-    return {"suppress_tokens": sorted(visual), **own}
+        # Colocated engines take the keys as they are, and token ids are numbers.
+        bias = {int(k): v for k, v in (own.pop("logit_bias", None) or {}).items()}
+        bias |= {index: -100.0 for index in sorted(visual)}
+        stopping = sorted({*stops, *(own.pop("stop_token_ids", None) or ())})
+        return {"logit_bias": bias, "stop_token_ids": stopping, **own}
+    suppressed = sorted({*visual, *(own.pop("suppress_tokens", None) or ())})
+    return {"suppress_tokens": suppressed, **own}
 
 
 def conflicts(config: RlConfig, inputs: StageInputs) -> list[str]:

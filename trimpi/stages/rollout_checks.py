@@ -4,17 +4,12 @@ A wrong padding side, a template that differs between calls, or pictures out of 
 shape and raise no error; they only make the model learn from another prompt than it answered.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 
 from trimpi.batch import collate, encode_text
@@ -195,27 +190,3 @@ def _within(gap: float, limit: float, what: str, cause: str) -> None:
             f"self-test: {what} differ by {gap:.3g} nats per token on average, allowed is "
             f"{limit:g}; check {cause}, dtype and attn_implementation"
         )
-
-
-class FiniteGradients(TrainerCallback):
-    """Stops a run whose gradient has become infinite or NaN, before that is saved."""
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: object,
-    ) -> None:
-        """Called by the trainer with the means since the last log.
-
-        Raises:
-            UserError: the norm of the gradient is not finite.
-        """
-        norm = (logs or {}).get("grad_norm")
-        if norm is not None and not math.isfinite(norm):
-            raise UserError(
-                f"rl: step {state.global_step}: the gradient is not finite ({norm}); lower lr, or "
-                "raise temperature; the checkpoints before it are kept"
-            )

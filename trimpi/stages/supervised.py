@@ -42,7 +42,7 @@ from trimpi.schedule import plan_schedule
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
-from trimpi.stages.monitor import GradientAudit, MetricsLog
+from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 
 Encode = Callable[[Any, Sample, frozenset[int]], tuple[Encoded, TokenBudget]]
 """(processor, sample, visual token ids) -> training sequence and its budget."""
@@ -114,6 +114,7 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
             CheckpointMarker(),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
+            FiniteGradients(config.kind),
         ],
     )
     trainer.remove_callback(PrinterCallback)

@@ -90,5 +90,5 @@ def test_quantized_weights_do_not_go_to_vllm(qwen: Path, data: DataFolder, tmp_p
     with pytest.raises(UserError, match=r"use_vllm.*quantization"):
         arguments(config, qwen, data, tmp_path, "nf4")
     found = arguments(config, qwen, data, tmp_path)
-    assert found.generation_kwargs["logit_bias"] == {"4": -100.0, "5": -100.0}
+    assert found.generation_kwargs["logit_bias"] == {4: -100.0, 5: -100.0}
     assert found.generation_kwargs["stop_token_ids"] == [9]
