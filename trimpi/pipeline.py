@@ -79,6 +79,9 @@ def run_recipe(
         task = _prepare(recipe, run, say, overwrite)
         for seed in recipe.all_seeds:
             _open_folders(task, seed)
+        skills = None if task.skills is None else DataFolder(task.skills)
+        check = resolve_callable("trimpi.context:check_context", "model")
+        check(recipe, task.model, DataFolder(task.data), skills)
         write_text(run / "recipe.yaml", dump_recipe(recipe))
         record = {"name": recipe.name, "started": started, "versions": versions()}
         record |= {"command": sys.argv, "model_digest": task.model_digest}

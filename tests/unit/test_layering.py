@@ -19,6 +19,7 @@ LAYERS = {
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory"},
     4: {"stages", "evaluate"},
     5: {"report", "show", "data_step", "launch", "quiet", "seeds", "pipeline", "checks",
+        "context",
         "doctor", "data_view", "console"},
     6: {"cli"},
 }  # fmt: skip

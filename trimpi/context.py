@@ -1,0 +1,80 @@
+"""Does every row of every stage and of the evaluation fit the context? Asked before training.
+
+A stage checks its own rows again when it starts. That would be late for the last stage of a chain,
+and for an evaluation after days of training.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trimpi.budget import TokenBudget, check_budgets, token_budget
+from trimpi.errors import UserError
+from trimpi.evaluate.settings import build_requests, expand
+from trimpi.memory import read_size
+from trimpi.processor import load_processor
+from trimpi.prompt import Target
+from trimpi.recipe import Recipe, RlConfig, SftConfig
+from trimpi.sample import DataFolder
+
+
+def check_context(recipe: Recipe, model: Path, data: DataFolder, skills: DataFolder | None) -> None:
+    """Count the tokens of all rows; loads the processor, no weights.
+
+    Args:
+        recipe: its stages and evaluation say which rows are read, and what is shown with them.
+        model: folder of the base model.
+        data: the data folder, built.
+        skills: the skills folder, if the evaluation has one.
+
+    Raises:
+        UserError: one line a row that is longer than the context or has a bad picture.
+    """
+    limit = read_size(model).context
+    if limit is None:
+        return
+    processor = load_processor(model, recipe.model)
+    check_budgets(_budgets(recipe, processor, data, skills), limit)
+
+
+def _budgets(
+    recipe: Recipe, processor: object, data: DataFolder, skills: DataFolder | None
+) -> Iterator[tuple[str, TokenBudget]]:
+    used = {name for chain in recipe.chains.values() for name in chain}
+    for name, stage in recipe.stages.items():
+        if name not in used:
+            continue
+        room = stage.max_new_tokens if isinstance(stage, RlConfig) else None
+        shown = stage.show_policy if isinstance(stage, SftConfig) else True
+        if isinstance(stage, RlConfig):
+            shown = stage.policy_fraction > 0
+        for sample in data.read(stage.split)[: stage.limit]:
+            where = f"stages.{name}: {stage.split}: row {sample.id!r}"
+            target: Target = stage.target if isinstance(stage, SftConfig) else "cot"
+            if sample.rationale is None and room is None:
+                target = "answer"
+            policy = data.policy_of(sample) if shown else None
+            yield where, _of_row(where, processor, sample, policy, target, room)
+    asked = recipe.evaluation
+    for setting in expand(asked.settings):
+        if setting == "efficiency":
+            continue
+        requests = build_requests(
+            setting,
+            data,
+            skills,
+            target="cot",
+            split=asked.split,
+            override_split=asked.override_split,
+            limit=asked.limit,
+        )
+        for request in requests:
+            where = f"evaluation.{setting}: row {request.sample.id!r}"
+            row = (request.sample, request.shown, request.target, asked.max_new_tokens)
+            yield where, _of_row(where, processor, *row)
+
+
+def _of_row(where: str, *row: object) -> TokenBudget:
+    try:
+        return token_budget(*row)  # type: ignore[arg-type]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
