@@ -1,5 +1,6 @@
 """The dry run: everything about a recipe that can be known without loading weights."""
 
+import importlib.util
 import inspect
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,7 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
         _check_data(recipe.evaluation.skills, "evaluation.skills", run / "skills", found)
     _check_evaluation(recipe, found)
     found.problems += trainer_problems(recipe.stages)
+    _check_quantization(recipe, estimates, found)
     for name, stage in recipe.stages.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
@@ -116,6 +118,22 @@ def _check_functions(recipe: Recipe, found: Findings) -> None:
                 raise UserError(
                     f"{key}: {name!r} cannot be called with (sample, completion): {error}"
                 ) from None
+
+
+def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
+    """A dry run may be on another machine than the training: there, a missing package is a note."""
+    kind = recipe.model.quantization
+    if kind == "none":
+        return
+    for name, stage in recipe.stages.items():
+        if stage.lora is None:
+            found.problems.append(
+                f"stages.{name}.lora: model.quantization {kind} freezes the weights; give the "
+                "stage a lora, or set quantization to none"
+            )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        fault = f"model.quantization: {kind} needs bitsandbytes; pip install 'trimpi[quantized]'"
+        (found.unchecked if dry else found.problems).append(fault)
 
 
 def _check_model(recipe: Recipe, need_processor: bool, found: Findings) -> Path | None:

@@ -157,3 +157,15 @@ def test_a_dry_run_counts_tokens_of_data_that_are_not_built_yet(tmp_path: Path, 
     assert plans["rl"].training_tokens == train.prompt + 96
     assert "reference" in plans["rl"].memory and "reference" not in plans["cpt"].memory
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quantization_needs_an_adapter_and_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["model.quantization=nf4"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    problems = check_recipe(recipe, tmp_path / "run", estimates=False).problems
+    for name in ("cpt", "sft"):
+        line = f"stages.{name}.lora: model.quantization nf4 freezes the weights; give the stage a"
+        assert any(problem.startswith(line) for problem in problems)
+    assert any("nf4 needs bitsandbytes; pip install" in problem for problem in problems)

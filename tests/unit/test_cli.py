@@ -264,7 +264,12 @@ def test_ctrl_c_ends_cleanly(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> N
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("trimpi.pipeline.run_recipe", stop)
-    result = call("run", recipe)
+    # A shell starts background jobs with the signal ignored; a user's Ctrl-C is not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = call("run", recipe)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert result.stderr == "stopped; the same command goes on from here\n"
 
