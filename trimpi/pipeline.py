@@ -6,6 +6,7 @@ Arms share the folders of the stages that they have in common.
 """
 
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -26,9 +27,11 @@ from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
 from trimpi.runs import (
     STAGE,
+    STARTED,
     begin,
     chain_name,
     data_digest,
+    differences,
     eval_folder,
     finish,
     model_digest,
@@ -149,6 +152,11 @@ def _evaluate_again(
         folder = stage_folder(run, seed, chain)
         if chain and not (folder / "done.json").is_file():
             raise UserError(f"{folder}: not trained yet; `trimpi run` the recipe first")
+        changed = differences(read_json(folder / STARTED), identity_of(task, seed, chain))
+        if chain and changed:
+            raise UserError(
+                f"{folder}: trained with other settings ({changed}); give the recipe of the run"
+            )
         _evaluate(task, seed, chain, folder / "model" if chain else task.model, say)
 
 
@@ -272,6 +280,8 @@ def _train(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say)
         seconds = time.time() - start
         if read_json(folder / STAGE) is None:
             raise RuntimeError(f"{folder}: the stage returned without its {STAGE}")
+    # A stage that was stopped between its record and its end has left them.
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     check_model_folder(folder / "model")
     result = {"model_digest": model_digest(folder / "model"), "seconds": round(seconds, 1)}
     finish(folder, identity, result)

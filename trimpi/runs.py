@@ -194,6 +194,9 @@ def _differences(before: Any, after: Any, key: str) -> Iterable[str]:
         for name in [*before, *(n for n in after if n not in before)]:
             here = f"{key}.{name}" if key else name
             yield from _differences(before.get(name), after.get(name), here)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(old, new, f"{key}.{index}")
     elif before != after:
         old, new = (
             text if len(text := str(v)) < 30 else text[:12] + "..." for v in (before, after)

@@ -15,6 +15,7 @@ from trimpi.errors import UserError
 from trimpi.model import load_config, load_processor, visual_token_ids
 from trimpi.model_source import locate
 from trimpi.pipeline import prepare_data
+from trimpi.policy import Policy
 from trimpi.prompt import build_messages
 from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
 from trimpi.recipe_rules import did_you_mean
@@ -74,14 +75,16 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     visual = visual_token_ids(load_config(model, recipe.model), processor.tokenizer)
     title = f"{stage} ({config.kind}), {config.split} row {row}, id {sample.id}"
     if isinstance(config, RlConfig):
-        policy = data.policy_of(sample)
-        for name, seen in (
-            ("scored on, and half of the group generated from", None),
-            ("the other half of the group generated from", policy),
-        ):
-            if seen is not None or name.startswith("scored"):
-                encoded = encode_text(processor, build_messages(sample, seen))
-                print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
+        aware = round(config.group_size * config.policy_fraction)
+        free = config.group_size - aware
+        views: list[tuple[str, Policy | None]] = [
+            (f"scored on, and {free} of a group generated from", None)
+        ]
+        if aware:
+            views.append((f"{aware} of a group generated from", data.policy_of(sample)))
+        for name, seen in views:
+            encoded = encode_text(processor, build_messages(sample, seen))
+            print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
         console.print("in the loss: the sampled completions, behind the first of these prompts")
         return
     if isinstance(config, CptConfig):

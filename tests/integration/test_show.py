@@ -71,10 +71,17 @@ def test_sft_shows_the_completion_alone_in_the_loss(recipe: Recipe, tmp_path: Pa
     assert "in the loss: 30 of 131 tokens" in text
 
 
+def test_plain_grpo_shows_no_policy(recipe: Recipe, tmp_path: Path) -> None:
+    stages = {**recipe.stages, "rl": recipe.stages["rl"].model_copy(update={"policy_fraction": 0})}
+    plain = recipe.model_copy(update={"stages": stages})
+    text = shown(plain, tmp_path, "rl", styles=False)
+    assert text.count("in the loss: 0 of ") == 1 and "like <|vision_start|>" not in text
+
+
 def test_rl_shows_both_prompts(recipe: Recipe, tmp_path: Path) -> None:
     text = shown(recipe, tmp_path, "rl", styles=False)
     assert text.count("in the loss: 0 of ") == 2
-    scored, _, other = text.partition("the other half of the group")
+    scored, _, other = text.partition("id train-0: 1 of a group generated from")
     assert "like <|vision_start|>" not in scored and "like <|vision_start|>" in other
 
 

@@ -228,6 +228,9 @@ def test_one_arm_can_be_evaluated_alone(
         evaluate_arm(shorter, run, "long", say=[].append)
     evaluate_arm(shorter, run, "long", say=[].append, overwrite=True)
     assert log == ["0:eval cot sft+rl", "report"]
+    other = recipe(stages={"cpt": {}, "sft": {"lr": 0.5}, "rl": {}})
+    with pytest.raises(UserError, match=r"trained with other settings \(stages\.0\.lr"):
+        evaluate_arm(other, run, "long", say=[].append, overwrite=True)
 
 
 def test_two_runs_in_one_folder_are_refused(

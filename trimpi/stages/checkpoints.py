@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     PreTrainedModel,
     TrainerCallback,
@@ -96,6 +97,8 @@ class CheckpointMarker(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Called by the trainer after it has saved."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # every process has written the state of its draws
         if state.is_world_process_zero:
             mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 

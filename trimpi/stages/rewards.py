@@ -71,7 +71,7 @@ class RolloutReward:
 
     def grade(self, sample: Sample, completion: Completion) -> Graded:
         """Reward of one completion."""
-        accuracy, form = checked_score(self._grader, sample, completion).value, 0.0
+        accuracy = checked_score(self._grader, sample, completion).value
         form = format_score(completion)
         if accuracy is None:
             return Graded(None, None, form, completion)
