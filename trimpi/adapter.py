@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from trimpi.errors import UserError
 from trimpi.recipe import LoraConfig
 
+LOST, WORN = 0.1, 0.9
+"""Share of an adapter's effect after merging: below `LOST` it is refused, below `WORN` told."""
+
 
 def lora_config(model: Any, lora: LoraConfig) -> peft.LoraConfig:
     """The adapter's settings for this model.
@@ -67,24 +70,32 @@ def logits_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def verify_reload(
-    expected: Tensor, reload: Callable[[], Any], batch: Mapping[str, Tensor]
+    expected: Tensor,
+    reload: Callable[[], Any],
+    batch: Mapping[str, Tensor],
+    base: Tensor | None = None,
 ) -> dict[str, Any]:
     """Load a saved model again and compare its logits with those of the model that was trained.
 
-    A wrong key prefix or a lost adapter shifts logits by about their own spread. Rounding shifts
-    them by less than 0.001 of it in float32; in 16 bits each layer rounds, so there the mean
-    difference is bounded, by 0.05 of the spread.
+    A wrong key prefix shifts logits by about their own spread. Rounding shifts them by less than
+    0.001 of it in float32; in 16 bits each layer rounds, so there the mean difference is bounded,
+    by 0.05 of the spread. A small adapter moves logits by less than that, and a merge into 16 bits
+    may round it away, so with `base` the part of its shift that is still there is measured:
+    `kept = <found - base, expected - base> / |expected - base|^2`, 1 for a perfect merge and 0 for
+    a lost adapter; rounding noise has no direction and leaves it near 1.
 
     Args:
         expected: logits of base + adapter (or of the trained model), [tokens, vocabulary].
         reload: loads the saved folder.
         batch: the batch that `expected` was computed on.
+        base: logits of the base without the adapter, [tokens, vocabulary].
 
     Returns:
-        `{"max_abs", "mean_abs", "spread", "dtype", "limit"}`.
+        `{"max_abs", "mean_abs", "spread", "dtype", "limit"}`, with `base` also `"learned"` (mean
+        shift by the adapter) and `"kept"`.
 
     Raises:
-        UserError: the difference is beyond the limit.
+        UserError: the difference is beyond the limit, or the adapter's shift is gone.
     """
     model = reload()
     found = logits_of(model, batch)
@@ -99,7 +110,17 @@ def verify_reload(
             f"most and {mean:.3g} on average, allowed is {limit:.3g}; the checkpoints are kept"
         )
     dtype = str(model.dtype).removeprefix("torch.")
-    return {"max_abs": worst, "mean_abs": mean, "spread": spread, "dtype": dtype, "limit": limit}
+    result = {"max_abs": worst, "mean_abs": mean, "spread": spread, "dtype": dtype, "limit": limit}
+    if base is None or not (moved := expected - base).any():
+        return result
+    kept = float(((found - base) * moved).sum() / moved.square().sum())
+    if not kept >= LOST:
+        raise UserError(
+            f"the saved model holds {kept:.0%} of what its adapter learned: {dtype} rounds the "
+            "rest away; set model.dtype to float32, or train longer or at a higher lr; the "
+            "checkpoints are kept"
+        )
+    return {**result, "learned": float(moved.abs().mean()), "kept": kept}
 
 
 def _language_pattern(model: Any) -> str:

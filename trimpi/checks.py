@@ -20,7 +20,7 @@ from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.sample import DataFolder, Sample
 from trimpi.schedule import Schedule, plan_schedule
-from trimpi.trainer_fields import trainer_problems
+from trimpi.trainer_fields import rl_conflicts, trainer_problems
 
 if TYPE_CHECKING:
     from trimpi.token_estimate import Lengths
@@ -90,6 +90,9 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
         _check_data(recipe.evaluation.skills, "evaluation.skills", run / "skills", found)
     _check_evaluation(recipe, found)
     found.problems += trainer_problems(recipe.stages)
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RlConfig):
+            found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
     _check_quantization(recipe, estimates, found)
     for name, stage in recipe.stages.items():
         with found.noting():

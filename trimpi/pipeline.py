@@ -58,7 +58,9 @@ class Task:
     model: Path
     model_digest: str
     data: Path
+    data_digest: str
     skills: Path | None
+    skills_digest: str | None
     overwrite: bool
 
 
@@ -91,10 +93,12 @@ def run_recipe(
         before = read_json(run / "run.json") or {}
         costs = {key: before.get(key, 0.0) for key in ("seconds", "peak_memory_gib")}
         write_json(run / "run.json", record | costs)
-        run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
-        costs["seconds"] += time.time() - started
-        costs["peak_memory_gib"] = max(costs["peak_memory_gib"], round(_peak_gib(), 2))
-        write_json(run / "run.json", record | costs)  # before the report, which shows them
+        try:
+            run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
+        finally:  # before the report, which shows them; an interrupted sitting counts as well
+            costs["seconds"] += time.time() - started
+            costs["peak_memory_gib"] = max(costs["peak_memory_gib"], round(_peak_gib(), 2))
+            write_json(run / "run.json", record | costs)
         report = Path(resolve_callable("trimpi.report:write_report", "report")(run))
     say(f"done in {minutes(time.time() - started)}, peak memory {_peak_gib():.1f} GiB")
     return report
@@ -181,8 +185,18 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
     data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
     skills = None
     if (config := recipe.evaluation.skills) is not None:
-        skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite).root
-    return Task(recipe, run, model, model_digest(model), data.root, skills, overwrite)
+        skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite)
+    return Task(
+        recipe=recipe,
+        run=run,
+        model=model,
+        model_digest=model_digest(model),
+        data=data.root,
+        data_digest=data_digest(data.root, data.card),
+        skills=None if skills is None else skills.root,
+        skills_digest=None if skills is None else data_digest(skills.root, skills.card),
+        overwrite=overwrite,
+    )
 
 
 def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
@@ -192,7 +206,7 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
     return {
         "stages": [stage.model_dump(mode="json", exclude=set(NO_EFFECT)) for stage in stages],
         "model": {**model, "digest": task.model_digest},
-        "data": data_digest(DataFolder(task.data).card),
+        "data": task.data_digest,
         "grader": task.recipe.grader,
         "seed": seed,
     }
@@ -200,9 +214,8 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
 
 def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
     evaluation = _asked(task.recipe, chain).evaluation
-    skills = None if task.skills is None else data_digest(DataFolder(task.skills).card)
     measured = evaluation.model_dump(mode="json", exclude={"skills", "targets", "batch_size"})
-    return {**identity_of(task, seed, chain), "evaluation": measured, "skills": skills}
+    return {**identity_of(task, seed, chain), "evaluation": measured, "skills": task.skills_digest}
 
 
 def _asked(recipe: Recipe, chain: tuple[str, ...]) -> Recipe:

@@ -82,9 +82,17 @@ def model_digest(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def data_digest(card: Mapping[str, Any]) -> str:
-    """What identifies a data folder: its card, which holds the hash of every file."""
-    return digest(card)
+def data_digest(folder: Path, card: Mapping[str, Any]) -> str:
+    """What identifies a data folder: its card, and its splits and policies as they are now.
+
+    Pictures go in by their hashes in the card; `trimpi data check` reads them again.
+    """
+    files = sorted([*folder.glob("*.jsonl"), *(folder / "policies").rglob("*.json")])
+    hashes = {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+    return digest([dict(card), hashes])
 
 
 def versions() -> dict[str, str | None]:

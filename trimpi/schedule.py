@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from trimpi.errors import UserError
+from trimpi.group_layout import aware_in_group, period
 from trimpi.recipe import RlConfig, StageConfig, SupervisedConfig
 
 
@@ -30,7 +31,8 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
         key: dotted key of the stage for messages.
 
     Raises:
-        UserError: the sizes do not divide, or the split is too small for one rollout batch.
+        UserError: the sizes do not divide, devices would differ in policy-aware rows, or the
+            split is too small for one rollout batch.
     """
     assert isinstance(config, SupervisedConfig | RlConfig)
     rows = min(rows, config.limit or rows)
@@ -42,7 +44,7 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
         )
     accumulation = config.batch_size // share
     if isinstance(config, RlConfig):
-        updates, text = _rollouts(config, rows, key)
+        updates, text = _rollouts(config, rows, devices, key)
         unit = "completions"
     else:
         passes = math.ceil(rows / share)
@@ -64,7 +66,7 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
     )
 
 
-def _rollouts(config: RlConfig, rows: int, key: str) -> tuple[int, str]:
+def _rollouts(config: RlConfig, rows: int, devices: int, key: str) -> tuple[int, str]:
     per_epoch = rows // config.prompts_per_step
     if not per_epoch:
         raise UserError(
@@ -72,7 +74,14 @@ def _rollouts(config: RlConfig, rows: int, key: str) -> tuple[int, str]:
             "give more rows or lower it"
         )
     batches = math.ceil(per_epoch * config.epochs)
-    aware = round(config.group_size * config.policy_fraction)
+    layout = aware_in_group(config.group_size, config.policy_fraction)
+    if (share := config.rollouts // devices) % period(layout):
+        raise UserError(
+            f"{key}: {config.rollouts} completions on {devices} devices are {share} each, not a "
+            f"multiple of {period(layout)}, so devices would differ in policy-aware rows; change "
+            "prompts_per_step"
+        )
+    aware = sum(layout)
     text = (
         f"{rows} prompts x {config.epochs:g} epochs = {batches} rollout batches of "
         f"{config.prompts_per_step} prompts x {config.group_size} completions ({aware} with the "

@@ -56,8 +56,8 @@ def measure(processor: Any, data: DataFolder, samples: Sequence[Sample]) -> Leng
         try:
             free = token_budget(processor, sample, None, target)
             full = token_budget(processor, sample, data.policy_of(sample), target)
-        except OSError as error:
-            raise UserError(f"row {sample.id}: an image cannot be read ({error})") from None
+        except UserError as error:
+            raise UserError(f"row {sample.id!r}: {error}") from None
         found.append(Lengths(len(samples), free, full))
     return max(found, key=lambda lengths: lengths.full.total)
 

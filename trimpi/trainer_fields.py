@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from trimpi.recipe import StageConfig
+from trimpi.recipe import ModelConfig, RlConfig, StageConfig
 from trimpi.recipe_rules import did_you_mean
 
 CONFIGS = {
@@ -34,6 +34,24 @@ def trainer_problems(stages: Mapping[str, StageConfig]) -> list[str]:
                 near = did_you_mean(key, known)
                 hint = near if near.startswith("did") else f"see the fields of {_short(stage)}"
                 problems.append(f"stages.{name}.trainer.{key}: unknown key; {hint}")
+    return problems
+
+
+def rl_conflicts(config: RlConfig, model: ModelConfig, key: str) -> list[str]:
+    """One line for each key of `trainer:` that cannot go with the RL stage at `key`."""
+    problems = []
+    if config.trainer.get("use_vllm"):
+        if config.policy_fraction and config.trainer.get("off_policy_mask_threshold") is not None:
+            problems.append(
+                f"{key}.trainer.off_policy_mask_threshold: compares with the sampler's "
+                "log-probabilities, which are conditioned on the policy for policy-aware rows; "
+                "drop it or set policy_fraction to 0"
+            )
+        if model.quantization != "none":
+            problems.append(
+                f"{key}.trainer.use_vllm: TRL cannot hand quantized weights to vLLM; set "
+                "model.quantization to none"
+            )
     return problems
 
 

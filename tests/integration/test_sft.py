@@ -175,18 +175,31 @@ def test_only_whole_checkpoints_are_resumed(tmp_path: Path) -> None:
 
 
 def test_a_sigkill_leaves_nothing_that_passes_for_whole(inputs: StageInputs) -> None:
+    """Killed in its sixth update, the stage goes on from the fourth to the very same weights."""
+    config = settings(epochs=4, save_steps=2)
+    whole = moved(inputs, output=inputs.output.with_name("whole"))
+    reference = model_digest(sft.run(config, whole))
+    assert len(read_metrics(whole.output)) > 6
     code = f"""
+import time
 from pathlib import Path
 from tests.integration.test_sft import settings
 from trimpi.grading import exact_answer
 from trimpi.recipe import ModelConfig
 from trimpi.sample import DataFolder
 from trimpi.stages import sft
+from trimpi.stages.supervised import SupervisedTrainer
 from trimpi.stages.inputs import StageInputs
 model = Path({str(inputs.model)!r})
 data, output = DataFolder(Path({str(inputs.data.root)!r})), Path({str(inputs.output)!r})
 inputs = StageInputs(model, ModelConfig(path=str(model)), data, output, 0, exact_answer)
-sft.run(settings(epochs=2000, save_steps=2), inputs)
+compute = SupervisedTrainer.compute_loss
+def stop_at_six(self, *arguments, **more):
+    if self.state.global_step == 5:
+        time.sleep(600)
+    return compute(self, *arguments, **more)
+SupervisedTrainer.compute_loss = stop_at_six
+sft.run(settings(epochs=4, save_steps=2), inputs)
 """
     root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root)
@@ -199,9 +212,10 @@ sft.run(settings(epochs=2000, save_steps=2), inputs)
     assert not (inputs.output / "stage.json").exists()
     assert not (inputs.output / "model").exists()
     reached = resume_point(inputs.output)
-    assert reached is not None
-    folder = sft.run(settings(epochs=2000, save_steps=2, max_steps=1), inputs)
-    assert folder.is_dir() and (inputs.output / "stage.json").is_file()
+    assert reached is not None and reached.name == "checkpoint-4"
+    assert model_digest(sft.run(config, inputs)) == reference
+    assert read_metrics(inputs.output) == read_metrics(whole.output)
+    assert json.loads((inputs.output / "stage.json").read_text())["resumed_from"] == "checkpoint-4"
 
 
 def test_a_saved_model_that_is_not_the_trained_one_stops_the_stage(

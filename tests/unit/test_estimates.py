@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from trimpi.memory import ModelSize, estimate, read_size
 from trimpi.recipe import CptConfig, LoraConfig, ModelConfig, RlConfig, SftConfig
-from trimpi.trainer_fields import trainer_problems
+from trimpi.trainer_fields import rl_conflicts, trainer_problems
 
 GIB = 2**30
 SIZE = ModelSize(
@@ -91,3 +91,15 @@ def test_trainer_keys_are_checked_against_the_class_that_gets_them() -> None:
         "stages.a.trainer.top_k: unknown key; see the fields of SFTConfig",
         "stages.b.trainer.nonsense_at_all: unknown key; see the fields of GRPOConfig",
     ]
+
+
+def test_vllm_with_settings_that_break_policy_rollout() -> None:
+    stage = RlConfig(trainer={"use_vllm": True, "off_policy_mask_threshold": 2.0})
+    quantized = ModelConfig(path="x", quantization="nf4")
+    lines = rl_conflicts(stage, quantized, "stages.rl")
+    assert [line.split(":")[0] for line in lines] == [
+        "stages.rl.trainer.off_policy_mask_threshold",
+        "stages.rl.trainer.use_vllm",
+    ]
+    plain = stage.model_copy(update={"policy_fraction": 0.0})
+    assert rl_conflicts(plain, ModelConfig(path="x"), "stages.rl") == []

@@ -14,7 +14,8 @@ BUILDERS_MAY = {"errors", "policy", "sample", "prompt", "grading"}
 LAYERS = {
     0: {"errors"},
     1: {"policy", "sample"},
-    2: {"prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve", "runs"},
+    2: {"group_layout", "prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve",
+        "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory"},
     4: {"stages", "evaluate"},

@@ -198,12 +198,28 @@ def test_a_merged_adapter_is_the_same_model_and_a_wrong_one_is_noticed(
     batch = collate(processor, rows)
     expected = logits_of(wrapped, batch)
     with wrapped.disable_adapter():
-        assert (logits_of(wrapped, batch) - expected).abs().max() > 0.1
+        base = logits_of(wrapped, batch)
+    assert (base - expected).abs().max() > 0.1
     folder = save_model(merge_adapter(wrapped), processor, tmp_path / "merged", {"steps": []})
-    found = verify_reload(expected, lambda: load_model(folder, qwen_config), batch)
-    assert found["max_abs"] < found["limit"]
+    found = verify_reload(expected, lambda: load_model(folder, qwen_config), batch, base)
+    assert found["max_abs"] < found["limit"] and found["kept"] == pytest.approx(1, abs=1e-4)
+    assert found["learned"] == pytest.approx(float((expected - base).abs().mean()))
     with pytest.raises(UserError, match="not the trained one"):
         verify_reload(expected, lambda: load_model(qwen, qwen_config), batch)
+
+
+def test_an_adapter_that_rounding_swallows_is_noticed(
+    qwen: Path, qwen_config: ModelConfig, data: DataFolder, tmp_path: Path
+) -> None:
+    """Of a shift far below the spread of the logits, the folder of the base has nothing."""
+    model, processor = load_model(qwen, qwen_config), load_processor(qwen, qwen_config)
+    batch = collate(processor, [encode_text(processor, build_messages(data.read("test")[0], None))])
+    base = logits_of(model, batch)
+    shift = 1e-4 * base.std() * torch.sign(base)
+    whole = verify_reload(base, lambda: load_model(qwen, qwen_config), batch, base - shift)
+    assert whole["kept"] == pytest.approx(1)
+    with pytest.raises(UserError, match=r"holds 0% of what its adapter learned: float32 rounds"):
+        verify_reload(base + shift, lambda: load_model(qwen, qwen_config), batch, base)
 
 
 def test_quantization_that_cannot_work_is_refused(

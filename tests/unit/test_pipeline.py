@@ -130,12 +130,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe(), tmp_path / "run", say=[].append)
     assert log == ["0:sft", "0:sft>rl"]
+    spent = read_json(tmp_path / "run" / "run.json")["seconds"]
+    assert spent > 0
     monkeypatch.delenv("FAIL_AT")
     log.clear()
     said: list[str] = []
     run_recipe(recipe(), tmp_path / "run", say=said.append)
     assert log[:3] == ["0:sft>rl", "0:cpt", "0:cpt>sft"]
     assert "sft+rl: resumes" in said
+    assert read_json(tmp_path / "run" / "run.json")["seconds"] > spent
 
 
 def test_a_stage_that_ended_before_its_marker_is_not_run_again(
@@ -181,6 +184,20 @@ def test_other_data_or_another_base_model_are_other_settings(
     (data.root / "card.json").write_text('{"builder": "tests:small_data", "seed": 1}')
     with pytest.raises(UserError, match=r"data: "):
         run_recipe(recipe(), run, say=[].append)
+
+
+def test_an_edited_split_is_other_data(
+    recipe: Callable[..., Recipe], log: list[str], tmp_path: Path, data: DataFolder
+) -> None:
+    run = tmp_path / "run"
+    run_recipe(recipe(), run, say=[].append)
+    split = data.root / "test.jsonl"
+    text = split.read_text(encoding="utf-8")
+    split.write_text(text + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"made with other settings \(data: "):
+        run_recipe(recipe(), run, say=[].append)
+    split.write_text(text, encoding="utf-8")
+    run_recipe(recipe(), run, say=[].append)
 
 
 def test_a_model_changed_after_its_stage_is_not_passed_on(

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from trimpi.adapter import logits_of, merge_adapter, verify_reload
+from trimpi.adapter import WORN, logits_of, merge_adapter, verify_reload
 from trimpi.model import load_config, load_model, model_digest, read_lineage, save_model
 from trimpi.recipe import ModelConfig, StageConfig
 from trimpi.runs import STAGE, versions, write_json
@@ -63,12 +63,20 @@ def finish_stage(
     # TRL puts a forward of its own on the instance, which is no part of the model.
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     base.__dict__.pop("forward", None)
-    expected = logits_of(model, batch)
+    expected, unadapted = logits_of(model, batch), None
+    if isinstance(model, PeftModel):
+        with model.disable_adapter():
+            unadapted = logits_of(model, batch)
     plain = merge_adapter(model) if isinstance(model, PeftModel) else model
     save_model(plain, processor, folder, lineage, stored_dtype(inputs.model, inputs.model_config))
     plain.to("cpu")  # room for the second copy
     free_memory()
-    verified |= verify_reload(expected, lambda: load_model(folder, dense), batch)
+    verified |= verify_reload(expected, lambda: load_model(folder, dense), batch, unadapted)
+    if verified.get("kept", 1.0) < WORN:
+        print(
+            f"{config.kind}: {verified['kept']:.0%} of the adapter's effect is left after the "
+            f"merge, {verified['dtype']} rounds the rest away; set model.dtype to float32"
+        )
     write_json(
         inputs.output / STAGE,
         {

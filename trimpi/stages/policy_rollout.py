@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from trimpi.group_layout import aware_in_group, aware_rows
 from trimpi.prompt import Message
-from trimpi.stages.group_layout import aware_in_group, aware_rows
 from trimpi.stages.grpo import ObservedGRPOTrainer
 from trimpi.stages.rollout_rows import with_pictures
 

@@ -13,8 +13,8 @@ from trimpi.errors import UserError
 from trimpi.recipe import RlConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.schedule import plan_schedule
-from trimpi.stages.group_layout import aware_in_group, period
 from trimpi.stages.inputs import StageInputs
+from trimpi.trainer_fields import rl_conflicts
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,7 @@ def plan_batches(config: RlConfig, rows: int, devices: int) -> BatchPlan:
         UserError: the sizes do not divide.
     """
     schedule = plan_schedule(config, rows, devices, config.kind)
-    per_device, updates = config.rollouts // devices, config.updates_per_rollout
-    layout = aware_in_group(config.group_size, config.policy_fraction)
-    if per_device % period(layout):
-        raise UserError(
-            f"{config.kind}: {config.rollouts} completions on {devices} devices are {per_device} "
-            f"each, not a multiple of {period(layout)}, so devices would differ in policy-aware "
-            "rows; change prompts_per_step"
-        )
+    updates = config.updates_per_rollout
     wanted = config.save_steps or rows // config.prompts_per_step * updates
     save_steps = -(-wanted // updates) * updates
     steps_per_generation = schedule.accumulation * updates
@@ -146,7 +139,7 @@ def grpo_arguments(
         for key in config.trainer
         if key not in known or key in merged
     ]
-    problems += conflicts(config, inputs)
+    problems += rl_conflicts(config, inputs.model_config, config.kind)
     if problems:
         raise UserError.join(problems)
     try:
@@ -169,21 +162,3 @@ def generation_kwargs(
         return {"logit_bias": bias, "stop_token_ids": stopping, **own}
     suppressed = sorted({*visual, *(own.pop("suppress_tokens", None) or ())})
     return {"suppress_tokens": suppressed, **own}
-
-
-def conflicts(config: RlConfig, inputs: StageInputs) -> list[str]:
-    """Settings of the trainer that cannot go with this stage."""
-    problems = []
-    if config.trainer.get("use_vllm"):
-        if config.policy_fraction and config.trainer.get("off_policy_mask_threshold") is not None:
-            problems.append(
-                f"{config.kind}.trainer.off_policy_mask_threshold: compares with the sampler's "
-                "log-probabilities, which are conditioned on the policy for policy-aware rows; "
-                "drop it or set policy_fraction to 0"
-            )
-        if inputs.model_config.quantization != "none":
-            problems.append(
-                f"{config.kind}.trainer.use_vllm: TRL cannot hand quantized weights to vLLM; set "
-                "model.quantization to none"
-            )
-    return problems

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trimpi.stages.group_layout import aware_in_group, aware_rows, period
+from trimpi.group_layout import aware_in_group, aware_rows, period
 
 
 def test_half_of_a_group_is_every_second_row() -> None:
