@@ -36,7 +36,7 @@ def preflight(
         seed: of the draw of prompts and of the sampling.
 
     Returns:
-        `{"prompts", "rollouts", "free": {...}, "aware": {...}, "no_signal": {...}, "warnings"}`,
+        `{"prompts", "rollouts", "group_size", "free", "aware", "no_signal", "warnings"}`,
         the halves with mean reward, accuracy (pass rate), format, length and truncated share.
         "aware" is there when the stage generates with the policy in context.
 
@@ -62,6 +62,7 @@ def preflight(
     marks = [aware for aware in halves for _ in range(config.preflight_rollouts)]
     table = RolloutTable(torch.tensor(marks * count), as_table(pooled), len(marks))
     found: dict[str, Any] = {"prompts": count, "rollouts": config.preflight_rollouts}
+    found["group_size"] = config.group_size
     for key, value in table.summary().items():
         _, group, *name = key.split("/")
         if name:
@@ -122,9 +123,12 @@ def shown_lines(found: dict[str, Any]) -> list[str]:
                 f"{title}: {values.get('accuracy', 0):.0%} right, {values['format']:.0%} well "
                 f"formed, {values['length']:.0f} tokens, {values['truncated']:.0%} cut off"
             )
-    silent = found["no_signal"]
-    lines.append(
+    silent, pooled = found["no_signal"], found["rollouts"] * (1 + ("aware" in found))
+    line = (
         f"groups without signal: {silent['free']:.0%} of the policy-free rows alone, "
         f"{silent['pooled']:.0%} of the pooled groups"
     )
+    if pooled < found["group_size"]:
+        line += f" of {pooled}; fewer in the stage's groups of {found['group_size']}"
+    lines.append(line)
     return lines

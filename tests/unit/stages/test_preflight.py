@@ -61,6 +61,12 @@ def test_without_a_policy_half_there_is_one_half(data: DataFolder) -> None:
     assert len(shown_lines(result)) == 2
 
 
+def test_smaller_groups_than_those_of_the_stage_are_told(data: DataFolder) -> None:
+    line = shown_lines(found(data, [RIGHT, WRONG], group_size=8))[-1]
+    assert line.endswith("of the pooled groups of 4; fewer in the stage's groups of 8")
+    assert shown_lines(found(data, [RIGHT, WRONG], group_size=4))[-1].endswith("pooled groups")
+
+
 @pytest.mark.parametrize(
     ("script", "line"),
     [
