@@ -1,5 +1,7 @@
 """Seeds one after the other, or several at a time in processes of their own."""
 
+import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -88,9 +90,24 @@ def _child(
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        work(task, seed, lambda line: sender.send(("line", line)))
+        # What a stage prints goes the same way, so that it carries its seed.
+        with contextlib.redirect_stdout(_Lines(sender)):
+            work(task, seed, lambda line: sender.send(("line", line)))
     except UserError as error:
         sender.send(("error", str(error)))
+
+
+class _Lines(io.TextIOBase):
+    """A stream that sends every whole line that is written to it."""
+
+    def __init__(self, sender: Connection) -> None:
+        self._sender, self._begun = sender, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._sender.send(("line", line))
+        return len(text)
 
 
 def _end_with_parent() -> None:

@@ -305,6 +305,9 @@ def work(task: dict[int, str], seed: int, say: Callable[[str], None]) -> None:
     """What a seed does in the tests below: as `task` says."""
     deed = task.get(seed, "")
     say("starts")
+    if deed == "prints":
+        print("step 1", "of 2")
+        print("step 2")
     if deed == "bad input":
         raise UserError("one\ntwo")
     if deed == "dies":
@@ -323,6 +326,13 @@ def test_seeds_run_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
         f"seed {s}: {t}" for s in (4, 5, 6) for t in ("starts", f"ends after {threads} threads")
     ]
     assert sorted(said) == sorted(expected)
+
+
+def test_what_a_stage_prints_carries_its_seed() -> None:
+    said: list[str] = []
+    run_seeds(work, {7: "prints"}, [7, 8], 2, said.append)
+    of_seven = [line for line in said if line.startswith("seed 7: ")]
+    assert of_seven[:3] == ["seed 7: starts", "seed 7: step 1 of 2", "seed 7: step 2"]
 
 
 def test_a_failing_seed_ends_the_others() -> None:
