@@ -1,0 +1,1 @@
+"""GTAPolicy: tool calls under versioned rules, on real images."""
