@@ -1,0 +1,283 @@
+"""Version rules as data: which version of a tool a user's profile calls for.
+
+A rule file names the attributes of a profile and, for each versioned tool, rules that must divide
+all profiles among them: for every profile exactly one rule holds. That is proven when the file is
+read, by trying one profile of each cell that the rules' bounds cut the attributes into.
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimpi.errors import UserError
+
+Profile = Mapping[str, str | int]
+"""A value for each attribute."""
+
+_SIGNS = {">": "more than", ">=": "at least", "<": "less than", "<=": "at most", "=": ""}
+_COMPARISON = re.compile(r"\s*(<=|>=|<|>|=)\s*(-?\d+)\s*")
+
+
+@dataclass(frozen=True)
+class Words:
+    """An attribute with named values, or some of them."""
+
+    values: tuple[str, ...]
+
+    def holds(self, value: str | int) -> bool:
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Whole numbers from `low` to `high`, both included; `words` say it as the file does."""
+
+    low: int
+    high: int
+    words: str = field(default="", compare=False)
+
+    def holds(self, value: str | int) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
+
+Extent = Words | Interval
+
+
+@dataclass(frozen=True)
+class VersionRule:
+    """Profiles within every condition call for `version` of `tool`; `id` is like `OCR.3`."""
+
+    id: str
+    tool: str
+    version: str
+    conditions: Mapping[str, Extent]
+
+    def holds(self, profile: Profile) -> bool:
+        return all(extent.holds(profile[name]) for name, extent in self.conditions.items())
+
+
+@dataclass(frozen=True)
+class VersionRules:
+    """All version rules of a file. Each tool's rules hold one at a time, and one always does."""
+
+    attributes: Mapping[str, Extent]
+    tools: Mapping[str, tuple[VersionRule, ...]]
+
+    def rule_for(self, tool: str, profile: Profile) -> VersionRule | None:
+        """The one rule of a versioned tool that holds; None for a tool without versions."""
+        return next((rule for rule in self.tools.get(tool, ()) if rule.holds(profile)), None)
+
+    def versioned(self, tool: str, profile: Profile) -> str:
+        """The name to call, such as `OCR_v3`."""
+        rule = self.rule_for(tool, profile)
+        return tool if rule is None else f"{tool}_{rule.version}"
+
+    def cells(self, tool: str) -> list[dict[str, str | int]]:
+        """One profile for every combination of values that the tool's rules tell apart.
+
+        Attributes that none of its rules mentions have their first value.
+        """
+        return list(_cells(self.attributes, self.tools[tool]))
+
+
+def read_version_rules(file: Path) -> VersionRules:
+    """Read `attributes` and `versions` of a rule file.
+
+    Raises:
+        UserError: all faults at once, one line each, with the key: not YAML, an unknown attribute
+            or value, a condition that is none, a rule that can never hold, profiles without a
+            rule (a gap) or with several (an overlap).
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); check the path") from None
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{file}: not YAML ({line}); correct the file") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must hold the keys 'attributes' and 'versions'")
+    problems: list[str] = []
+    attributes = _attributes(content.get("attributes"), problems)
+    tools: dict[str, tuple[VersionRule, ...]] = {}
+    versions = content.get("versions")
+    if not isinstance(versions, dict) or not versions:
+        problems.append("versions: must map tools to lists of rules")
+        versions = {}
+    for tool, rows in versions.items():
+        before = len(problems)
+        rules = tuple(_rules(str(tool), rows, attributes, problems))
+        tools[str(tool)] = rules
+        if len(problems) == before:
+            problems += _partition_faults(str(tool), attributes, rules)
+    if problems:
+        raise UserError.join([f"{file}: {problem}" for problem in problems])
+    return VersionRules(attributes, tools)
+
+
+def in_words(name: str, extent: Extent) -> str:
+    """A condition as a phrase: `account_type is B or C`, `credits is more than 250`."""
+    if isinstance(extent, Words):
+        return f"{name} is {_either(extent.values)}"
+    return f"{name} is {extent.words or f'{extent.low} to {extent.high}'}"
+
+
+def _either(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _attributes(content: Any, problems: list[str]) -> dict[str, Extent]:
+    if not isinstance(content, dict) or not content:
+        problems.append("attributes: must map names to a list of words or to {from, to}")
+        return {}
+    found: dict[str, Extent] = {}
+    for name, value in content.items():
+        if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+            if len(set(value)) < len(value):
+                problems.append(f"attributes.{name}: a word appears twice; drop one")
+            found[str(name)] = Words(tuple(value))
+        elif (
+            isinstance(value, dict)
+            and set(value) == {"from", "to"}
+            and all(type(v) is int for v in value.values())
+            and value["from"] <= value["to"]
+        ):
+            found[str(name)] = Interval(value["from"], value["to"])
+        else:
+            problems.append(
+                f"attributes.{name}: must be a list of words, or {{from: n, to: m}} of whole "
+                f"numbers with n at most m; found {value!r}"
+            )
+    return found
+
+
+def _rules(
+    tool: str, rows: Any, attributes: Mapping[str, Extent], problems: list[str]
+) -> Iterator[VersionRule]:
+    if not isinstance(rows, list) or not rows:
+        problems.append(f"versions.{tool}: must be a list of rules; give it at least one")
+        return
+    for number, row in enumerate(rows, 1):
+        key = f"versions.{tool}.{number}"
+        if not isinstance(row, dict) or not isinstance(row.get("version"), str):
+            problems.append(f"{key}: must be an object with a 'version', a word such as v1")
+            continue
+        conditions: dict[str, Extent] = {}
+        for name, value in row.items():
+            if name == "version":
+                continue
+            if name not in attributes:
+                near = difflib.get_close_matches(str(name), attributes, 1, 0.55)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(attributes)}"
+                problems.append(f"{key}: unknown attribute {name!r}; {hint}")
+                continue
+            try:
+                conditions[name] = _condition(value, attributes[name])
+            except ValueError as error:
+                problems.append(f"{key}.{name}: {error}")
+        yield VersionRule(f"{tool}.{number}", tool, row["version"], conditions)
+
+
+def _condition(value: Any, whole: Extent) -> Extent:
+    """A condition of a rule, cut to what its attribute can be.
+
+    Raises:
+        ValueError: it is no condition of this kind of attribute, or can never hold.
+    """
+    if isinstance(whole, Words):
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, list) or not words:
+            raise ValueError(
+                f"must be one of {', '.join(whole.values)}, or a list of them; found {value!r}"
+            )
+        for word in words:
+            if word not in whole.values:
+                raise ValueError(f"{word!r} is not among {', '.join(whole.values)}")
+        return Words(tuple(v for v in whole.values if v in words))
+    low, high, words = whole.low, whole.high, []
+    for part in str(value).split(","):
+        match = _COMPARISON.fullmatch(part)
+        if match is None:
+            raise ValueError(f"must be comparisons such as '> 250, <= 750'; found {value!r}")
+        sign, bound = match[1], int(match[2])
+        if sign in (">", ">=", "="):
+            low = max(low, bound + (sign == ">"))
+        if sign in ("<", "<=", "="):
+            high = min(high, bound - (sign == "<"))
+        words.append(f"{_SIGNS[sign]} {bound}".strip())
+    if low > high:
+        raise ValueError(f"{value!r} holds for no number from {whole.low} to {whole.high}")
+    return Interval(low, high, " and ".join(words))
+
+
+def _pieces(whole: Extent, extents: Sequence[Extent]) -> list[Extent]:
+    """An attribute cut wherever one of `extents` begins or ends."""
+    if isinstance(whole, Words):
+        return [Words((word,)) for word in whole.values] if extents else [whole]
+    starts = {whole.low}
+    for extent in extents:
+        assert isinstance(extent, Interval)
+        starts |= {extent.low, extent.high + 1}
+    inside = sorted(s for s in starts if whole.low <= s <= whole.high)
+    return [
+        Interval(low, following - 1)
+        for low, following in itertools.pairwise([*inside, whole.high + 1])
+    ]
+
+
+def _boxes(
+    attributes: Mapping[str, Extent], rules: Sequence[VersionRule]
+) -> Iterator[dict[str, Extent]]:
+    """All combinations of the pieces of attributes."""
+    pieces = {
+        name: _pieces(whole, [r.conditions[name] for r in rules if name in r.conditions])
+        for name, whole in attributes.items()
+    }
+    for combination in itertools.product(*pieces.values()):
+        yield dict(zip(pieces, combination, strict=True))
+
+
+def _cells(
+    attributes: Mapping[str, Extent], rules: Sequence[VersionRule]
+) -> Iterator[dict[str, str | int]]:
+    for box in _boxes(attributes, rules):
+        yield {name: _first(extent) for name, extent in box.items()}
+
+
+def _first(extent: Extent) -> str | int:
+    return extent.values[0] if isinstance(extent, Words) else extent.low
+
+
+def _partition_faults(
+    tool: str, attributes: Mapping[str, Extent], rules: Sequence[VersionRule]
+) -> Iterator[str]:
+    """Gaps and overlaps, each named with the profiles that it is about."""
+    told: set[tuple[str, ...]] = set()
+    for box in _boxes(attributes, rules):
+        profile = {name: _first(extent) for name, extent in box.items()}
+        holding = tuple(rule.id for rule in rules if rule.holds(profile))
+        if len(holding) == 1 or (holding and holding in told):
+            continue
+        told.add(holding)
+        where = ", ".join(
+            _range(name, extent) for name, extent in box.items() if extent != attributes[name]
+        )
+        if holding:
+            names = " and ".join(holding)
+            yield f"versions.{tool}: {names} overlap at {where or 'every profile'}; change one"
+        else:
+            yield f"versions.{tool}: no rule for {where or 'any profile'}; add one"
+
+
+def _range(name: str, extent: Extent) -> str:
+    if isinstance(extent, Words):
+        return f"{name} {_either(extent.values)}"
+    if extent.low == extent.high:
+        return f"{name} {extent.low}"
+    return f"{name} {extent.low} to {extent.high}"
