@@ -81,12 +81,12 @@ def parse_response(text: str, target: Target = "cot") -> Response:
 
 
 def _last_boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    while start >= 0:
-        depth = 0
-        for index in range(start + len("\\boxed"), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[index], 0)
-            if depth == 0:
-                return text[start + len("\\boxed{") : index].strip()
-        start = text.rfind("\\boxed{", 0, start)
-    return None
+    """The content of the complete `\\boxed{}` that begins last, in one pass over the text."""
+    opened: list[int | None] = []  # where the content of a box begins; None for other braces
+    begin = end = -1
+    for match in re.finditer(r"\\boxed\{|[{}]", text):
+        if match[0] != "}":
+            opened.append(None if match[0] == "{" else match.end())
+        elif opened and (start := opened.pop()) is not None and start > begin:
+            begin, end = start, match.start()
+    return text[begin:end].strip() if begin >= 0 else None

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimpi.policy import ImagePart, Policy, TextPart
 from trimpi.prompt import build_messages, parse_response, render_target
@@ -66,3 +68,21 @@ def test_targets_are_read_back(tmp_path: Path) -> None:
     for target in ("answer", "cot"):
         response = parse_response(render_target(SAMPLE, target), target)
         assert response.answer == "Case 3" and response.well_formed
+
+
+def boxed_by_search(text: str) -> str | None:
+    """The last complete box, each beginning tried on its own."""
+    for start in range(len(text), -1, -1):
+        depth = 1
+        if not text.startswith("\\boxed{", start):
+            continue
+        for end in range(start + 7, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if not depth:
+                return text[start + 7 : end].strip()
+    return None
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "a", " ", "\\"]), max_size=16).map("".join))
+def test_the_last_complete_box_counts(text: str) -> None:
+    assert parse_response(text).answer == boxed_by_search(text)
