@@ -5,6 +5,7 @@ aside, every gold answer is put to its own grader, the files are hashed, `card.j
 last, and only then does the folder get its name. A folder with a card is therefore a whole one.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -32,12 +33,39 @@ def staged(out: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
 
     An interrupted or killed build leaves the folder aside as `.<name>.partial`; the next build of
     the same `identity` (builder, arguments, seed, code) finds its pictures there and goes on, any
-    other build starts over. After a `UserError` nothing is left.
+    other build starts over. After a `UserError` nothing is left but pictures that are drawn.
 
     Raises:
-        UserError: `out` exists already, or cannot be made.
+        UserError: `out` exists already, cannot be made, or another build fills it now.
     """
     out = Path(out).absolute()
+    with _alone(out):
+        yield from _staged(out, identity)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a lock beside `out`; it goes with the process, however that ends."""
+    lock = out.with_name(f".{out.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise UserError(f"{out}: cannot write there ({error}); choose another folder") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{out}: another build works there; wait for it, or choose another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _staged(out: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         what = "a data set" if (out / CARD).is_file() else "something else"
         raise UserError(f"{out}: {what} is there already; remove it or choose another folder")
@@ -53,7 +81,8 @@ def staged(out: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
     try:
         yield aside.resolve()
     except UserError:
-        shutil.rmtree(aside, ignore_errors=True)
+        if not (aside / "images").is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
         raise
     (aside / IDENTITY).unlink()
     aside.replace(out)
@@ -148,6 +177,16 @@ def answer_balance(
     return table
 
 
+def code_digest(module: str) -> str:
+    """Hash of the sources of a builder (`__file__` of its module) and of what builders share.
+
+    Part of a build's identity, so that pictures of other code are never taken over.
+    """
+    shared, own = Path(__file__).parent, Path(module).parent
+    files = sorted({*shared.glob("*.py"), *own.glob("*.py")})
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def hash_file(file: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with file.open("rb") as stream:
@@ -223,8 +262,7 @@ def _readme(card: Mapping[str, Any], about: str) -> str:
         sizes = sorted({entry["responses"] for entry in table.values()})
         span = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}"
         fine = sum(entry["balanced"] for entry in table.values())
-        lines.append(
-            f"| {split} | {len(table)} | {rows} | {span} | at most {top:.3f} |"
-            f" {fine} of {len(table)} |"
-        )
+        enough = all(entry["rows"] >= entry["responses"] for entry in table.values())
+        within = f"{fine} of {len(table)}" if enough else "fewer rows than responses"
+        lines.append(f"| {split} | {len(table)} | {rows} | {span} | at most {top:.3f} | {within} |")
     return "\n".join(lines) + "\n"

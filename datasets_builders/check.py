@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -28,15 +29,27 @@ def check(root: Path) -> list[str]:
     folder = DataFolder(Path(root))
     try:
         card = folder.card
-        policies = folder.policies
     except UserError as error:
         return str(error).splitlines()
+    problems = [
+        f"{folder.root / CARD}: key {key!r} must be a JSON object; build the data again"
+        for key in ("files", "splits")
+        if not isinstance(card.get(key, {}), dict)
+    ]
+    if problems:
+        return problems
     problems, hashes = _files(folder.root, card.get("files", {}))
     try:
-        verify = find_verify(str(card.get("builder", "")))
+        policies = folder.policies
+    except UserError as error:
+        return [*str(error).splitlines(), *problems]  # rows cannot be read without them
+    try:
+        derive = find_checks(str(card.get("builder", "")))
     except UserError as error:
         problems.append(f"{folder.root / CARD}: {error}")
-        verify = None
+        derive = Checks()
+    if card.get("cot") != "gold walk":
+        derive = replace(derive, rationale=None)
     expected = dict(card.get("splits", {}))
     for split in sorted(expected.keys() - set(folder.splits)):
         problems.append(f"{folder.root / split}.jsonl: split of the card is missing; restore it")
@@ -52,25 +65,35 @@ def check(root: Path) -> list[str]:
             problems.append(f"{where}: {len(samples)} rows, the card says {expected[split]}")
         for number, sample in enumerate(samples, 1):
             policy = None if sample.policy is None else policies[sample.policy]
-            problems += [f"{where}:{number}: {text}" for text in _row(sample, policy, verify)]
+            problems += [f"{where}:{number}: {text}" for text in _row(sample, policy, derive)]
             problems += _shared(folder.root, sample, split, f"{where}:{number}", hashes, owner)
     return problems
 
 
-def find_verify(builder: str) -> Verify | None:
-    """`verify` of the builder's module ("module:name"), None where the module has none.
+@dataclass(frozen=True)
+class Checks:
+    """What a builder's module offers: `verify(sample, policy) -> list[str]`, the faults of a row,
+    and `gold_rationale(sample, policy) -> str`, for cards that say `"cot": "gold walk"`.
+    """
+
+    verify: Verify | None = None
+    rationale: Callable[[Sample, Policy], str] | None = None
+
+
+def find_checks(builder: str) -> Checks:
+    """The checks of the builder's module ("module:name"), none where the module has none.
 
     Raises:
         UserError: the module cannot be imported.
     """
     module = builder.partition(":")[0]
     try:
-        found = getattr(importlib.import_module(module), "verify", None) if module else None
+        found = importlib.import_module(module) if module else None
     except ImportError as error:
         raise UserError(
             f"builder {builder!r} cannot be imported ({error}); install it to check its answers"
         ) from None
-    return found if callable(found) else None
+    return Checks(getattr(found, "verify", None), getattr(found, "gold_rationale", None))
 
 
 def _files(root: Path, listed: dict[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -93,12 +116,12 @@ def _picture(file: Path) -> str:
     try:
         with Image.open(file) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"{file}: not a whole picture ({error}); restore it"
     return ""
 
 
-def _row(sample: Sample, policy: Policy | None, verify: Verify | None) -> Iterator[str]:
+def _row(sample: Sample, policy: Policy | None, derive: Checks) -> Iterator[str]:
     if policy is None:
         return
     cases = policy.metadata.get("cases")
@@ -106,9 +129,12 @@ def _row(sample: Sample, policy: Policy | None, verify: Verify | None) -> Iterat
         known = f"the {len(cases)} cases of policy {sample.policy}"
         yield f"answer {sample.answer!r} is not among {known}; correct the row"
         return
-    if verify is not None:
+    if derive.verify is not None:
         try:
-            yield from verify(sample, policy)
+            yield from derive.verify(sample, policy)
+            gold = derive.rationale and derive.rationale(sample, policy)
+            if gold and sample.rationale not in (None, gold):
+                yield "rationale is not the gold walk; build the data again"
         except UserError as error:
             yield str(error)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from trimpi.errors import UserError
 from trimpi.policy import Policy
 from trimpi.sample import Sample
 
@@ -19,7 +20,7 @@ def draw_sheet(rows: Sequence[tuple[Sample, Policy | None]], file: Path, columns
     """Draw samples in cells of a grid: all their images side by side, then the text below.
 
     Raises:
-        OSError: an image cannot be opened.
+        UserError: an image cannot be opened, or the sheet cannot be written.
     """
     font = ImageFont.load_default(SIZE)
     texts = [_lines(sample, policy, font) for sample, policy in rows]
@@ -46,18 +47,25 @@ def draw_sheet(rows: Sequence[tuple[Sample, Policy | None]], file: Path, columns
                 y += leading
         top += height + MARGIN
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.part")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(temporary, format="PNG")
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{file}: cannot be written ({error}); choose another --sheet") from None
     return file
 
 
 def _paste(sheet: Image.Image, images: Sequence[str], left: int, top: int) -> None:
     share = PICTURE[0] // max(len(images), 1)
     for number, path in enumerate(images):
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path}: not a whole picture ({error}); restore it") from None
         scale = min(share / image.width, PICTURE[1] / image.height)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         # Pixels of very small pictures are kept sharp: what the model gets is to be seen.

@@ -78,7 +78,7 @@ def resolve_generate(name: str | Callable[..., Any]) -> Generate:
     module, _, attribute = name.partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
             f"generate: cannot load {name!r} ({error}); name it 'module:name'"
         ) from None

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from datasets_builders.base import answer_balance
+from trimpi.errors import UserError
 from trimpi.policy import Policy
 from trimpi.sample import DataFolder, Sample
 
@@ -108,6 +109,8 @@ def example_rows(folder: DataFolder, split: str, number: int) -> list[tuple[Samp
 def default_split(folder: DataFolder) -> str:
     """The split that is best to look at: one with rationales if there is one."""
     splits = folder.splits
+    if not splits:
+        raise UserError(f"{folder.root}: no split (*.jsonl); build the data again")
     return next((split for split in ("train_cot", "test", "train") if split in splits), splits[0])
 
 

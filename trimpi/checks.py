@@ -3,7 +3,7 @@
 import importlib.util
 import inspect
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,11 +100,18 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
             if rows is not None:
                 schedule = plan_schedule(stage, rows, recipe.devices, f"stages.{name}")
                 found.stages.append(StagePlan(name, schedule))
-    if data is not None and (estimates or recipe.data.folder is not None):
-        _check_rows(data, recipe, found)
+    if data is not None:
+        # Pictures of a folder that the recipe built were whole then; opening all takes minutes.
+        pictures = estimates or recipe.data.folder is not None
+        with found.noting():
+            check_rows(recipe, data, pictures)
     if estimates and model is not None and not found.problems:
         with found.noting():
             _estimate(recipe, model, data, found)
+    if estimates and model is not None and data is not None and not found.problems:
+        with found.noting():
+            skills = _skills_folder(recipe, run)
+            resolve_callable("trimpi.context:check_context", "model")(recipe, model, data, skills)
     return found
 
 
@@ -161,6 +168,11 @@ def _check_data(config: DataConfig, key: str, folder: Path, found: Findings) -> 
     """Note the rows per split; returns the folder where it exists already."""
     if config.folder is not None or (folder / "card.json").is_file():
         data = DataFolder(Path(config.folder) if config.folder else folder)
+        if not data.root.is_dir():
+            found.problems.append(
+                f"{key}.folder: no such folder {data.root}; correct the path, or build it"
+            )
+            return None
         with found.noting():
             _ = data.card
             found.rows[key] = {split: _count_lines(data, split) for split in data.splits}
@@ -219,30 +231,56 @@ def _check_evaluation(recipe: Recipe, found: Findings) -> None:
                 _rows(found.rows.get("data"), split, f"evaluation.{key}")
 
 
-def _check_rows(data: DataFolder, recipe: Recipe, found: Findings) -> None:
-    """Read all rows that stages and evaluation will use: fields, policies, answers, images."""
+def check_rows(recipe: Recipe, data: DataFolder, pictures: bool = False) -> None:
+    """Read all rows that stages and evaluation will use: fields, policies, answers.
+
+    Args:
+        recipe: its stages and evaluation say which rows are read.
+        data: the data folder.
+        pictures: also open every picture.
+
+    Raises:
+        UserError: all faults (of a split the first 20), each with its file and row.
+    """
     evaluation = recipe.evaluation
     users: list[tuple[str, str, int | None, StageConfig | None]] = [
         (name, stage.split, stage.limit, stage) for name, stage in recipe.stages.items()
     ]
-    measured = [evaluation.split]
-    if "override" in evaluation.settings:
-        measured.append(evaluation.override_split)
-    users += [("evaluation", split, evaluation.limit, None) for split in measured]
+    measured = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
+    users += [
+        ("evaluation", getattr(evaluation, key), evaluation.limit, None)
+        for key, settings in measured.items()
+        if settings & set(evaluation.settings)
+    ]
+    problems: list[str] = []
     opened: dict[str, str] = {}
+    used: dict[str, str] = {}
     for name, split, limit, stage in users:
-        if not found.rows["data"].get(split):
-            continue  # reported already
-        with found.noting():
-            file = data.root / f"{split}.jsonl"
-            problems = []
-            for number, sample in enumerate(data.read(split)[:limit], 1):
-                faults = [*_unfit(sample, name, stage), *_sample_faults(data, sample, opened)]
-                problems += [f"{file}:{number}: {fault}" for fault in faults]
-            if problems:
-                more = len(problems) - 20
-                tail = [f"{file}: {more} more problems"] if more > 0 else []
-                raise UserError.join(problems[:20] + tail)
+        file = data.root / f"{split}.jsonl"
+        if not file.is_file() or not file.stat().st_size:
+            continue  # told by the key that names the split
+        try:
+            samples = data.read(split)[:limit]
+        except UserError as error:
+            problems += str(error).splitlines()
+            continue
+        faults = []
+        for number, sample in enumerate(samples, 1):
+            row = [*_unfit(sample, name, stage), *_answer_faults(data, sample)]
+            if pictures:
+                row += _picture_faults(sample.images, opened)
+            faults += [f"{file}:{number}: {fault}" for fault in row]
+            if sample.policy is not None:
+                used[sample.policy] = f"{data.root}/policies/{sample.policy}.json"
+        problems += faults[:20]
+        if len(faults) > 20:
+            problems.append(f"{file}: {len(faults) - 20} more problems")
+    if pictures:
+        for policy, place in used.items():
+            faults = list(_picture_faults(data.policies[policy].images, opened))
+            problems += [f"{place}: {fault}" for fault in faults]
+    if problems:
+        raise UserError.join(list(dict.fromkeys(problems)))
 
 
 def _unfit(sample: Sample, name: str, stage: StageConfig | None) -> Iterator[str]:
@@ -262,8 +300,8 @@ def _unfit(sample: Sample, name: str, stage: StageConfig | None) -> Iterator[str
         yield f"stage {name} needs a policy in every row; add one"
 
 
-def _sample_faults(data: DataFolder, sample: Sample, opened: dict[str, str]) -> Iterator[str]:
-    """Answers outside of the policy's cases, images that do not open (`opened` remembers)."""
+def _answer_faults(data: DataFolder, sample: Sample) -> Iterator[str]:
+    """An answer outside of the policy's cases."""
     policy = data.policy_of(sample)
     cases = policy.metadata.get("cases") if policy else None
     if cases is not None and sample.answer not in cases:
@@ -271,7 +309,11 @@ def _sample_faults(data: DataFolder, sample: Sample, opened: dict[str, str]) -> 
             f"answer {sample.answer!r} is not among the {len(cases)} cases of policy "
             f"{sample.policy}; correct it"
         )
-    for image in [*sample.images, *(policy.images if policy else ())]:
+
+
+def _picture_faults(images: Sequence[str], opened: dict[str, str]) -> Iterator[str]:
+    """Pictures that do not open; `opened` remembers."""
+    for image in images:
         if image not in opened:
             opened[image] = _image_fault(image)
         if opened[image]:
@@ -317,6 +359,14 @@ def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findi
         memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)
         plans.append(StagePlan(plan.name, plan.schedule, training, generation, memory))
     found.stages = plans
+
+
+def _skills_folder(recipe: Recipe, run: Path) -> DataFolder | None:
+    config = recipe.evaluation.skills
+    if config is None:
+        return None
+    folder = Path(config.folder) if config.folder else run / "skills"
+    return DataFolder(folder) if (folder / "card.json").is_file() else None
 
 
 def _build_preview(config: DataConfig, folder: Path, found: Findings) -> DataFolder | None:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a check found faults, 2 bad input (one line each, no trace
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 def main() -> None:
     """Entry point of the `trimpi` command."""
-    app()
+    app(prog_name="trimpi")
 
 
 def command(group: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Any]:
@@ -183,24 +184,32 @@ def build(
     output: Annotated[
         Path | None, typer.Option(help="Run folder of a recipe; data folder of a builder.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed, for a builder.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, for a builder; default 0.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Build a recipe's data again; the old ones are kept aside.")
+    ] = False,
 ) -> None:
     """Build the data of a recipe, or call a builder."""
     from trimpi.data_step import prepare_data
-    from trimpi.recipe import DataConfig
+    from trimpi.pipeline import alone_in
+    from trimpi.recipe import MODULE_NAME, DataConfig
     from trimpi.recipe_file import parse_pairs
 
     if source.endswith((".yaml", ".yml")):
+        if seed is not None:
+            raise UserError("--seed: the recipe holds the seed; use --set data.seed=N")
         recipe, folder = _load(Path(source), sets, output)
-        folder.mkdir(parents=True, exist_ok=True)
-        data = prepare_data(recipe.data, folder / "data", "data", _say)
-        if recipe.evaluation.skills is not None:
-            prepare_data(recipe.evaluation.skills, folder / "skills", "evaluation.skills", _say)
-    elif ":" in source:
+        with alone_in(folder):
+            data = prepare_data(recipe.data, folder / "data", "data", _say, overwrite)
+            if (skills := recipe.evaluation.skills) is not None:
+                prepare_data(skills, folder / "skills", "evaluation.skills", _say, overwrite)
+    elif re.fullmatch(MODULE_NAME, source):
         if output is None:
             raise UserError("--output: a builder needs the folder to write; give --output DIR")
+        if overwrite:
+            raise UserError("--overwrite: goes with a recipe; give a builder another --output")
         args = parse_pairs(sets or [])
-        config = DataConfig(builder=source, args=args, seed=seed)
+        config = DataConfig(builder=source, args=args, seed=seed or 0)
         data = prepare_data(config, output, "data", _say, marked=False)
     else:
         raise UserError(f"{source}: neither a recipe (.yaml) nor a builder (package.module:build)")
@@ -241,8 +250,10 @@ def _load(file: Path, sets: list[str] | None, output: Path | None) -> "tuple[Rec
     from trimpi.recipe_file import load_recipe
 
     recipe = load_recipe(file, sets or [])
-    folder = output or Path(recipe.output or f"runs/{recipe.name}")
-    return recipe, folder.absolute()
+    folder = (output or Path(recipe.output or f"runs/{recipe.name}")).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; choose another --output")
+    return recipe, folder
 
 
 def _print_report(report: Path) -> None:

@@ -13,6 +13,7 @@ from trimpi.evaluate.settings import build_requests, expand
 from trimpi.memory import read_size
 from trimpi.processor import load_processor
 from trimpi.prompt import Target
+from trimpi.quiet import quiet
 from trimpi.recipe import Recipe, RlConfig, SftConfig
 from trimpi.sample import DataFolder
 
@@ -32,6 +33,7 @@ def check_context(recipe: Recipe, model: Path, data: DataFolder, skills: DataFol
     limit = read_size(model).context
     if limit is None:
         return
+    quiet()  # else the tokenizer warns of long rows before our own line does
     processor = load_processor(model, recipe.model)
     check_budgets(_budgets(recipe, processor, data, skills), limit)
 
@@ -58,6 +60,8 @@ def _budgets(
     for setting in expand(asked.settings):
         if setting == "efficiency":
             continue
+        if setting == "skills" and skills is None and asked.skills is not None:
+            continue  # a dry run, and they are not built yet
         requests = build_requests(
             setting,
             data,

@@ -7,7 +7,7 @@ from pathlib import Path
 from trimpi.errors import UserError
 from trimpi.recipe import DataConfig
 from trimpi.resolve import bind_problems, resolve_callable
-from trimpi.runs import read_json, write_json
+from trimpi.runs import read_json, set_aside, write_json
 from trimpi.sample import DataFolder
 
 Say = Callable[[str], None]
@@ -31,6 +31,8 @@ def prepare_data(
     """
     if config.folder is not None:
         data = DataFolder(Path(config.folder))
+        if not data.root.is_dir():
+            raise UserError(f"{key}.folder: no such folder {data.root}; correct the path")
         say(f"{key}: {data.root} ({sizes(data)})")
         return data
     identity = config.model_dump(mode="json", exclude={"folder"})
@@ -38,20 +40,22 @@ def prepare_data(
     whole = marked and (folder / "card.json").is_file()
     if whole and read_json(mark) != identity:
         if not overwrite:
+            fault = f"built with other arguments than {key} asks for"
+            if read_json(mark) is None:
+                fault = f"{mark.name} is gone, which tells how it was built"
             raise UserError(
-                f"{folder}: built with other arguments than {key} asks for; choose another "
-                "--output, or build again with --overwrite"
+                f"{folder}: {fault}; choose another --output, or build again with --overwrite"
             )
-        folder.rename(folder.with_name(f"{folder.name}.old-{int(time.time())}"))
-        whole = False
-    data = DataFolder(folder)
-    if whole:
+    elif whole:
+        data = DataFolder(folder)
         say(f"{key}: there already ({sizes(data)})")
         return data
     assert config.builder is not None
     build = resolve_callable(config.builder, f"{key}.builder")
     if problems := bind_problems(build, config.args, f"{key}.args", ("out", "seed", "progress")):
         raise UserError.join(problems)
+    if whole:
+        set_aside(folder)
     if marked:
         write_json(mark, identity)
     start = time.time()
@@ -59,6 +63,7 @@ def prepare_data(
         build(folder, seed=config.seed, **config.args)
     except UserError as error:
         raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
+    data = DataFolder(folder)
     say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
     return data
 

@@ -55,7 +55,7 @@ def _counter(model: str) -> tuple[str, Callable[[str], int]]:
     from trimpi.model_folder import locate
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(locate(model), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(locate(model, "--model"), trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--model {model}: no tokenizer ({reason}); try --model words") from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trimpi.errors import UserError
 from trimpi.recipe import ModelConfig, RlConfig, StageConfig
 
 GIB = 2**30
@@ -42,13 +43,21 @@ class ModelSize:
 
 
 def read_size(model: Path) -> ModelSize:
-    """Sizes of a model from its folder's config.json; its layers are made without memory."""
+    """Sizes of a model from its folder's config.json; its layers are made without memory.
+
+    Raises:
+        UserError: transformers knows no such model, or cannot make it from this configuration.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    settings = AutoConfig.from_pretrained(str(model), trust_remote_code=False)
-    with torch.device("meta"):
-        network = AutoModelForImageTextToText.from_config(settings)
+    try:
+        settings = AutoConfig.from_pretrained(str(model), trust_remote_code=False)
+        with torch.device("meta"):
+            network = AutoModelForImageTextToText.from_config(settings)
+    except Exception as error:  # a faulty configuration shows as any kind of error
+        line = " ".join(str(error).split())[:300]
+        raise UserError(f"{model}/config.json: makes no vision-language model ({line})") from None
     text = settings.get_text_config()
     heads = text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads

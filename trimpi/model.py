@@ -53,7 +53,7 @@ def load_config(path: str | Path, config: ModelConfig) -> Any:
     name = locate(path)
     try:
         return AutoConfig.from_pretrained(name, **hub_arguments(config))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a faulty configuration shows as any kind of error
         where = "the hub" if is_hub_id(path) else "this folder"
         line = " ".join(str(error).split())[:300]
         raise UserError(f"{name}: no model configuration from {where} ({line})") from None

@@ -18,7 +18,7 @@ from trimpi.runs import model_digest, read_json
 LINEAGE = "lineage.json"
 
 
-def locate(path: str | Path) -> str:
+def locate(path: str | Path, where: str = "model.path") -> str:
     """A model's path as transformers takes it: a folder, a hub id, or `package://...` resolved.
 
     Raises:
@@ -26,7 +26,7 @@ def locate(path: str | Path) -> str:
     """
     text = str(path)
     if text.startswith(PACKAGE):
-        return str(locate_source(ModelConfig(path=text)))
+        return str(locate_source(ModelConfig(path=text), where))
     return text
 
 
@@ -90,7 +90,7 @@ def _weight_problems(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         listed = read_json(index)
-        if not isinstance(listed, dict) or "weight_map" not in listed:
+        if not isinstance(listed, dict) or not isinstance(listed.get("weight_map"), dict):
             return [f"{index}: not an index of weights; restore the model folder"]
         files = [folder / name for name in sorted(set(listed["weight_map"].values()))]
     else:
@@ -111,13 +111,14 @@ def _fault(file: Path) -> str | None:
                 return "not a whole safetensors file"
             header = json.loads(stream.read(length))
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "not a safetensors file"
     return None if file.stat().st_size == 8 + length + max(ends, default=0) else "cut off"
 
 
 def _has_chat_template(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
+    for name in ("chat_template.jinja", "chat_template.json"):
+        if (folder / name).is_file() and (folder / name).read_bytes().strip():
+            return True
     settings = [read_json(folder / f"{name}_config.json") for name in ("processor", "tokenizer")]
     return any(isinstance(s, dict) and s.get("chat_template") for s in settings)

@@ -30,7 +30,7 @@ def locate(config: ModelConfig, where: str = "model.path", weights: bool = True)
         package, _, inner = config.path.removeprefix(PACKAGE).partition("/")
         try:
             folder = Path(str(importlib.resources.files(package))) / inner
-        except ModuleNotFoundError:
+        except (ModuleNotFoundError, ValueError, TypeError):  # also of odd spellings
             raise UserError(f"{where}: no package {package!r} in {config.path!r}") from None
         if not folder.is_dir():
             raise UserError(f"{where}: package {package!r} holds no folder {inner!r}")

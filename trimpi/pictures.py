@@ -77,9 +77,15 @@ class PictureStore:
         processor = self._processor()
         assert processor is not None
         placeholder = processor.image_token
-        output = processor(
-            text=[placeholder], images=[image], return_tensors="pt", add_special_tokens=False
-        )
+        try:
+            output = processor(
+                text=[placeholder], images=[image], return_tensors="pt", add_special_tokens=False
+            )
+        except ValueError as error:  # such as a strip that is 200 times as wide as high
+            raise UserError(
+                f"{key[0]}: the model's image processor refuses the picture, {image.width} x "
+                f"{image.height} pixels ({error}); crop or replace it"
+            ) from None
         ids = output["input_ids"][0].tolist()
         tokenizer = processor.tokenizer
         text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

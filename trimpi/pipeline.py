@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trimpi.checks import check_rows
 from trimpi.data_step import Say, minutes, prepare_data
 from trimpi.errors import UserError
 from trimpi.launch import run_stage
@@ -80,7 +81,7 @@ def run_recipe(
         UserError: anything that the user can mend, most of it before a model is loaded.
     """
     started = time.time()
-    with _locked(run):
+    with alone_in(run):
         task = _prepare(recipe, run, say, overwrite)
         for seed in recipe.all_seeds:
             _open_folders(task, seed)
@@ -140,7 +141,7 @@ def evaluate_arm(
     if arm not in arms:
         raise UserError(f"--arm {arm}: unknown arm; {did_you_mean(arm, arms)}")
     chain = arms[arm]
-    with _locked(run):
+    with alone_in(run):
         if regrade:
             _regrade(recipe, run, chain, say)
         else:
@@ -183,6 +184,7 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
     model = locate(recipe.model)
     check_model_folder(model)
     data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
+    check_rows(recipe, data)
     skills = None
     if (config := recipe.evaluation.skills) is not None:
         skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite)
@@ -332,7 +334,7 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
+def alone_in(run: Path) -> Iterator[None]:
     """One run at a time in a folder; the lock goes with the process, however that ends."""
     import fcntl
 

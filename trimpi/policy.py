@@ -79,6 +79,8 @@ class Policy:
         Raises:
             UserError: a key is missing or mistyped, or an image is absent or outside `root`.
         """
+        if not isinstance(record, Mapping):
+            raise UserError(f"{where}: must hold a JSON object with 'name' and 'parts'; restore it")
         name, raw_parts = record.get("name"), record.get("parts")
         if not isinstance(name, str) or not name:
             raise UserError(
@@ -102,6 +104,9 @@ class Policy:
         metadata = record.get("metadata", {})
         if not isinstance(metadata, Mapping):
             raise UserError(f"{where}: key 'metadata' must be an object; correct or drop it")
+        cases = metadata.get("cases", [])
+        if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
+            raise UserError(f"{where}: key 'metadata.cases' must be a list of answers; correct it")
         return cls(name, tuple(parts), dict(metadata))
 
     def to_markdown(self, root: Path) -> str:
@@ -121,7 +126,10 @@ class Policy:
         Raises:
             UserError: no front matter name, or an image that is absent or outside the folder.
         """
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot be read as UTF-8 text ({error})") from None
         match = re.match(r"---\n(.*?)\n---\n(.*)\Z", text, re.DOTALL)
         name = re.search(r"^name:\s*(.+?)\s*$", match[1], re.MULTILINE) if match else None
         if match is None or name is None:
@@ -143,12 +151,17 @@ def inside(root: Path, relative: str, where: str) -> Path:
     Raises:
         UserError: the path leaves the folder, or no file is there.
     """
-    path = (root / relative).resolve()
+    try:
+        path = (root / relative).resolve()
+        there = path.is_file()
+    except (OSError, ValueError) as error:  # a NUL, or a name that is too long
+        shown = relative if len(relative) < 60 else relative[:57] + "..."
+        raise UserError(f"{where}: {shown!r} is no path of a file ({error}); correct it") from None
     if not path.is_relative_to(root.resolve()):
         raise UserError(
             f"{where}: path {relative!r} leaves its folder {root}; keep files inside it"
         )
-    if not path.is_file():
+    if not there:
         raise UserError(
             f"{where}: file {relative!r} not found below {root}; restore it or fix the path"
         )

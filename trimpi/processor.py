@@ -47,7 +47,9 @@ def load_processor(path: str | Path, config: ModelConfig) -> Any:
     except ImportError as error:
         line = " ".join(str(error).split())
         raise UserError(f"{name}: the processor needs a package: {line}") from None
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a faulty file shows as any kind of error
         line = " ".join(str(error).split())[:300]
         raise UserError(
             f"{name}: no processor can be loaded ({line}); a model folder needs "
@@ -59,11 +61,28 @@ def load_processor(path: str | Path, config: ModelConfig) -> Any:
         processor.chat_template = processor.tokenizer.chat_template
     if processor.chat_template is None:
         raise UserError(f"{name}: no chat template; add chat_template.jinja of the instruct model")
+    _try_template(processor, name)
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     _bound_pixels(processor, config, name)
     return processor
+
+
+def _try_template(processor: Any, name: str) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "a word"}]}
+    try:
+        rendered = processor.apply_chat_template([message], add_generation_prompt=True)
+    except Exception as error:  # Jinja's, or what the template itself raises
+        line = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{name}: the chat template does not render ({line}); take that of the instruct model"
+        ) from None
+    if "a word" not in str(rendered):
+        raise UserError(
+            f"{name}: the chat template leaves out what the user says; take that of the instruct "
+            "model"
+        )
 
 
 def visual_token_ids(config: Any, tokenizer: Any) -> frozenset[int]:

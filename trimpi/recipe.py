@@ -6,6 +6,7 @@ A recipe says which model goes through which stages on which data, and what is m
 (arXiv 2510.09474, hyperparameter table) wherever it gives one.
 """
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -15,12 +16,15 @@ from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
 
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
-ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+MODULE_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
 KINDS = ("cpt", "sft", "rl")
 
@@ -34,7 +38,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Which model to start from and how to load it."""
 
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """A hub id, a folder (relative to the recipe file), or `package://trimpi/models/tiny-vlm`."""
     revision: str | None = None
     """Hub only: branch, tag or commit."""
@@ -84,13 +88,13 @@ class StageConfig(Section):
     """Sequences per device in one forward and backward pass."""
     lora: LoraConfig | None = None
     """None trains all parameters."""
-    freeze_vision: bool = False
+    freeze_vision: Flag = False
     warmup_ratio: Fraction = 0.0
     lr_scheduler: Scheduler = "cosine"
     weight_decay: NonNegative = 0.0
     max_grad_norm: PositiveFloat = 1.0
-    gradient_checkpointing: bool = False
-    bf16: bool | None = None
+    gradient_checkpointing: Flag = False
+    bf16: Flag | None = None
     """Autocast to bfloat16; None follows the device."""
     save_steps: PositiveInt | None = None
     """Optimizer updates between checkpoints; None saves once per epoch."""
@@ -147,7 +151,7 @@ class SftConfig(SupervisedConfig):
     lr: PositiveFloat = 1e-4
     batch_size: PositiveInt = 64
     lora: LoraConfig | None = LoraConfig()
-    show_policy: bool = False
+    show_policy: Flag = False
     """Put the policy into the training prompt (a baseline that the paper finds near random)."""
 
 
@@ -227,7 +231,7 @@ class DataConfig(Section):
     builder: ModuleName | None = None
     """`package.module:function`, called as `build(out, seed=seed, **args)`."""
     args: Mapping[str, Any] = Field(default_factory=dict)
-    seed: Count = 0
+    seed: Seed = 0
     """Seed of the data, kept apart from the training seeds."""
     folder: str | None = None
     """A data folder, relative to the recipe file."""
@@ -278,10 +282,10 @@ class ReportConfig(Section):
 class Recipe(Section):
     """One experiment: a model folder through stages on a data folder, measured and reported."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     description: str = ""
-    seed: Count = 0
-    seeds: tuple[Count, ...] | None = None
+    seed: Seed = 0
+    seeds: tuple[Seed, ...] | None = None
     """Several training seeds, in place of `seed`."""
     output: str | None = None
     """The run folder, relative to the working directory; None is `runs/<name>`."""
@@ -289,6 +293,17 @@ class Recipe(Section):
     """Accelerators that a stage trains on, one process each; batch sizes stay global."""
     launcher: str | None = None
     """Command prefix that starts a stage's processes; None with several devices is torchrun."""
+
+    @field_validator("launcher")
+    @classmethod
+    def _launcher(cls, value: str | None) -> str | None:
+        try:
+            if value is not None and not shlex.split(value):
+                raise ValueError("it is empty")
+        except ValueError as error:
+            raise ValueError(f"{value!r} is no command ({error}); correct or drop it") from None
+        return value
+
     model: ModelConfig
     data: DataConfig
     grader: ModuleName = "trimpi.grading:exact_answer"

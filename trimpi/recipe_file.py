@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trimpi.errors import UserError
-from trimpi.recipe import KINDS, Recipe
+from trimpi.recipe import KINDS, MODULE_NAME, Recipe
 from trimpi.recipe_rules import cross_problems, did_you_mean
 
 
@@ -46,7 +46,10 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     Raises:
         UserError: the text is not YAML, or a mapping holds a key twice.
     """
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise UserError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
     try:
         node = loader.get_single_node()
         lines: dict[tuple[str, ...], int] = {}
@@ -58,8 +61,9 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         fault = " ".join(filter(None, [error.context, error.problem]))
-        raise UserError(f"{where}:{line}: not YAML ({fault}); correct the line") from None
-    except (yaml.YAMLError, ValueError) as error:
+        place = where if where.startswith("--set") else f"{where}:{line}"
+        raise UserError(f"{place}: not YAML ({fault}); correct it") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
     finally:
         loader.dispose()
@@ -226,9 +230,12 @@ def _readable(error: Any, data: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not loc:
             return []  # faults between parts, reported from the raw data already
         return [(key, line) for line in str(error["ctx"]["error"]).splitlines()]
-    message = error["msg"].removeprefix("Input ").strip()
-    if kind == "string_pattern_mismatch" and error["ctx"]["pattern"].count(":"):
-        message = "should be 'package.module:name'"
+    message = error["msg"].removeprefix("Input ").removeprefix("String ").strip()
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
+    if kind == "string_pattern_mismatch":
+        named = error["ctx"]["pattern"] == MODULE_NAME
+        rule = "be 'package.module:name'" if named else "begin with a letter or digit and hold "
+        message = f"should {rule}" + ("" if named else "letters, digits, '.', '_' and '-'")
     if kind == "literal_error" and isinstance(found, str):
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return [(key, f"unknown value {found!r}; {did_you_mean(found, choices)}")]

@@ -55,6 +55,8 @@ OWNED_TRAINER_KEYS: dict[str, str] = {
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped name: the nearest known one, else all of them."""
     names = list(known)
+    if not names:
+        return "there are none here"
     near = difflib.get_close_matches(name, names, 1, 0.55)
     return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
 
@@ -69,6 +71,10 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in ("base", "eval"):
             fault = "a stage name holds letters, digits, _ and -, and is not 'base' or 'eval'"
             problems.append((f"stages.{name}", fault))
+        kind = stages[name].get("kind", name) if isinstance(stages.get(name), Mapping) else name
+        if name in ("cpt", "sft", "rl") and kind != name:
+            fault = f"a stage named {name!r} is of that kind, not {kind!r}; rename it"
+            problems.append((f"stages.{name}.kind", fault))
     seeds = data.get("seeds")
     if isinstance(seeds, list | tuple) and not seeds:
         problems.append(("seeds", "the list is empty; give at least one seed"))

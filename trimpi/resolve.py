@@ -38,9 +38,15 @@ def resolve(name: str, where: str) -> Any:
         raise UserError(f"{where}: module {module_name!r} does not import ({error})") from None
     for part in path.split("."):
         if not hasattr(found, part):
-            public = [n for n in vars(found) if not n.startswith("_")]
+            own = getattr(found, "__name__", None)
+            public = [
+                n
+                for n, value in vars(found).items()
+                if not n.startswith("_") and callable(value) and value.__module__ == own
+            ]
             owner = getattr(found, "__name__", module_name)
-            hint = did_you_mean(part, public) if len(public) < 200 else "check the spelling"
+            few = 0 < len(public) < 200
+            hint = did_you_mean(part, public) if few else "check the spelling"
             raise UserError(f"{where}: {owner!r} has no {part!r}; {hint}")
         found = getattr(found, part)
     return found

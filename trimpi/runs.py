@@ -172,12 +172,18 @@ def begin(folder: Path, identity: Mapping[str, Any], overwrite: bool = False) ->
                 f"{folder}: made with other settings ({differences(before, identity)}); choose "
                 "another --output, or redo it with --overwrite (the old folder is kept aside)"
             )
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
-            number += 1
-        folder.rename(aside)
+        set_aside(folder)
     write_json(folder / STARTED, identity)
     return _is_done(folder, identity)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to `<name>.old-<n>`, the first `n` that is free; returns the new name."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    return aside
 
 
 def finish(folder: Path, identity: Mapping[str, Any], result: Mapping[str, Any]) -> None:

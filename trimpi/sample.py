@@ -106,6 +106,18 @@ class Score:
     note: str = ""
 
 
+def read_record(file: Path, cure: str) -> Any:
+    """The content of a JSON file; `cure` ends the message of a file that is none.
+
+    Raises:
+        UserError: not UTF-8, not JSON, or not readable.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not JSON ({error}); {cure}") from None
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """A data set on disk: `card.json`, `policies/<id>.json`, `images/`, `<split>.jsonl`."""
@@ -116,13 +128,14 @@ class DataFolder:
     def card(self) -> dict[str, Any]:
         """The card that the builder wrote last, so its presence marks a whole folder."""
         file = self.root / "card.json"
+        if not self.root.is_dir():
+            raise UserError(f"{self.root}: no such data folder; check the path")
         if not file.is_file():
             raise UserError(f"{self.root}: no card.json, so not a whole data set; build it again")
-        try:
-            card = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file}: not JSON ({error}); build the data set again") from None
-        return dict(card)
+        card = read_record(file, "build the data set again")
+        if not isinstance(card, dict):
+            raise UserError(f"{file}: must hold a JSON object; build the data set again")
+        return card
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -134,14 +147,16 @@ class DataFolder:
         """All policies by id (`policies/a/b.json` has id `a/b`)."""
         base = self.root.resolve() / "policies"
         found: dict[str, Policy] = {}
+        problems: list[str] = []
         for file in sorted(base.rglob("*.json")):
             try:
-                record = json.loads(file.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{file}: not JSON ({error}); restore the file") from None
-            found[file.relative_to(base).with_suffix("").as_posix()] = Policy.from_json(
-                record, self.root.resolve(), str(file)
-            )
+                record = read_record(file, "restore the file")
+                policy = Policy.from_json(record, self.root.resolve(), str(file))
+                found[file.relative_to(base).with_suffix("").as_posix()] = policy
+            except UserError as error:
+                problems += str(error).splitlines()
+        if problems:
+            raise UserError.join(problems)
         return found
 
     def read(self, split: str) -> list[Sample]:
@@ -158,7 +173,12 @@ class DataFolder:
         problems: list[str] = []
         seen: set[str] = set()
         root = self.root.resolve()
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: not UTF-8 text ({error}); write it as UTF-8") from None
+        # Not splitlines(): a JSON string may hold U+2028 and its like as they are.
+        for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
             where = f"{file}:{number}"
             try:
                 sample = Sample.from_json(json.loads(line), root, where)
@@ -176,6 +196,8 @@ class DataFolder:
                 samples.append(sample)
             except json.JSONDecodeError as error:
                 problems.append(f"{where}: not JSON ({error.msg}); correct the row")
+            except RecursionError:
+                problems.append(f"{where}: not JSON (nested too deep); correct the row")
             except UserError as error:
                 problems.append(str(error))
         if problems:

@@ -127,8 +127,7 @@ def parse(args: Mapping[str, Any]) -> Arguments:
         raise UserError(f"{', '.join(SPLITS)}: no split is left; ask for rows in at least one")
     if (arguments.width is None) != (arguments.height is None):
         raise UserError("width, height: give both or neither")
-    if arguments.source is None:
-        _ = arguments.look  # raises for picture sizes out of range
+    _ = arguments.look  # raises for picture sizes out of range
     return arguments
 
 

@@ -6,7 +6,6 @@ draws the pictures, or takes them from a real CLEVR directory (`source`). Number
 policy*. Splits never share a picture, and crops come from pictures of no split.
 """
 
-import hashlib
 import random
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets_builders.base import check_gold, seal, staged, write_policies, write_split
+from datasets_builders.base import (
+    check_gold,
+    code_digest,
+    seal,
+    staged,
+    write_policies,
+    write_split,
+)
 from datasets_builders.clevr import wording
 from datasets_builders.clevr.arguments import Arguments, parse
 from datasets_builders.clevr.crops import Crop, Value
@@ -23,7 +29,7 @@ from datasets_builders.clevr.pictures import Studio
 from datasets_builders.clevr.render import save_png
 from datasets_builders.clevr.sources import Drawn, Found, Source
 from datasets_builders.clevr.tree import Node, Tree, grow
-from datasets_builders.cot import forward_cot, resolve_generate
+from datasets_builders.cot import Generate, forward_cot, resolve_generate
 from datasets_builders.parallel import progress_bar
 from trimpi.errors import UserError
 from trimpi.policy import Policy
@@ -82,8 +88,9 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
     """
     _check_seed(seed)
     arguments = parse(args)
+    generate = resolve_generate(arguments.generate) if arguments.generate else None
     out = Path(out)
-    identity = {"card": arguments.content(), "seed": seed, "code": _code_digest()}
+    identity = {"card": arguments.content(), "seed": seed, "code": code_digest(__file__)}
     with staged(out, identity) as root:
         drafts = draft_policies(seed, arguments)
         with_override = "override" in arguments.rows
@@ -103,7 +110,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
                 for sample in _samples(root, seed, split, count, group, drafts, source, arguments):
                     splits[split].append(sample)
                     bar.update(task, advance=1, description=split)
-        extra = _forward(root, seed, splits, policies, arguments)
+        extra = _forward(seed, splits, policies, arguments, generate)
         for split, samples in splits.items():
             check_gold(samples, grade, lambda sample: near_misses(sample, policies))
             write_split(root, split, samples)
@@ -119,12 +126,6 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
 def _check_seed(seed: Any) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed: must be a whole number, 0 or more, found {seed!r}")
-
-
-def _code_digest() -> str:
-    """Hash of the sources, so that pictures of other code are never taken over."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def draft_policies(seed: int, arguments: Arguments) -> list[Draft]:
@@ -248,20 +249,20 @@ def _samples(
 
 
 def _forward(
-    root: Path,
     seed: int,
     splits: dict[str, list[Sample]],
     policies: Mapping[str, Policy],
     arguments: Arguments,
+    generate: Generate | None,
 ) -> dict[str, Any]:
     """Put a model's rationales in place of the gold walks of train_cot, where asked for."""
-    if arguments.generate is None or "train_cot" not in splits:
+    if generate is None or "train_cot" not in splits:
         return {"cot": "gold walk"}
     asked = splits["train_cot"]
     kept, report = forward_cot(
         asked,
         policies,
-        resolve_generate(arguments.generate),
+        generate,
         grade,
         max_new_tokens=arguments.cot_tokens,
         attempts=arguments.cot_attempts,
@@ -301,8 +302,14 @@ def _about(arguments: Arguments) -> str:
     )
 
 
+def gold_rationale(sample: Sample, policy: Policy) -> str:
+    """The gold walk, derived again from the scene; `trimpi data check` compares."""
+    tree = Tree.from_json(policy.metadata["tree"])
+    return wording.rationale(*tree.decide(sample.facts["scene"]["objects"]))
+
+
 def verify(sample: Sample, policy: Policy) -> list[str]:
-    """Derive path, answer and gold walk again from the scene; the differences in words.
+    """Derive path and answer again from the scene; the differences in words.
 
     `trimpi data check` calls this for every row.
     """

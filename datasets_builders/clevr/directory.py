@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from datasets_builders.base import hash_file
 from trimpi.errors import UserError
 
 from .ontology import ATTRIBUTES
@@ -27,6 +28,7 @@ def read_clevr_directory(path: Path) -> list[tuple[dict, Path]]:
         raise UserError(f"{path}: no scenes/*.json; give the root of a CLEVR directory")
     found: list[tuple[dict, Path]] = []
     origin: dict[Path, str] = {}
+    contents: dict[str, str] = {}
     problems: list[str] = []
     for file in files:
         try:
@@ -41,6 +43,9 @@ def read_clevr_directory(path: Path) -> list[tuple[dict, Path]]:
                 image = _image_of(scene, images, where)
                 if image in origin:
                     raise UserError(f"{where}: {image.name} belongs to {origin[image]}; drop one")
+                twin = contents.setdefault(hash_file(image), where)
+                if twin != where:  # splits must not share a picture
+                    raise UserError(f"{where}: {image.name} is the picture of {twin}; drop one")
             except UserError as error:
                 problems.append(str(error))
                 continue
@@ -80,9 +85,10 @@ def _faults(entry: object, index: int, where: str) -> Iterator[str]:
         if entry.get(name) not in values:
             known = ", ".join(values)
             yield f"{where}, object {index}: {name} {entry.get(name)!r} is unknown; use {known}"
-    center = entry.get("3d_coords")
-    if not (isinstance(center, list) and len(center) == 3 and all(map(_finite, center))):
-        yield f"{where}, object {index}: 3d_coords must be three numbers; export the scene anew"
+    for key in ("3d_coords", "pixel_coords"):
+        center = entry.get(key)
+        if not (isinstance(center, list) and len(center) == 3 and all(map(_finite, center))):
+            yield f"{where}, object {index}: {key} must be three numbers; export the scene anew"
 
 
 def _finite(value: object) -> bool:

@@ -11,7 +11,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from datasets_builders.base import check_gold, seal, staged, write_policies, write_split
+from datasets_builders.base import (
+    check_gold,
+    code_digest,
+    seal,
+    staged,
+    write_policies,
+    write_split,
+)
 from datasets_builders.clevr import skills
 from datasets_builders.clevr.arguments import PROFILES
 from datasets_builders.clevr.pictures import Order, Studio, draw_all
@@ -51,15 +58,18 @@ def plan(**args: Any) -> dict[str, Any]:
     rows, tasks = args.get("rows", 1), args.get("tasks", Arguments.tasks)
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         problems.append(f"rows: must be a whole number from 1 on, found {rows!r}")
-    allowed = {*Arguments.tasks, *(f"policy_{depth}" for depth in range(1, 9))}
+    allowed = sorted({*Arguments.tasks, *(f"policy_{depth}" for depth in range(1, 9))})
     if not isinstance(tasks, list | tuple) or not tasks:
         problems.append(f"tasks: must be a list of task names, found {tasks!r}")
     else:
-        names = ", ".join(sorted(allowed))
+        names = ", ".join(allowed)
         problems += [
             f"tasks: unknown task {t!r}; known: {names}" for t in tasks if t not in allowed
         ]
-    if args.get("profile", "tiny") not in PROFILES:
+    workers = args.get("workers")
+    if workers is not None and (type(workers) is not int or not 1 <= workers <= 256):
+        problems.append(f"workers: must be a whole number from 1 to 256, found {workers!r}")
+    if args.get("profile", "tiny") not in list(PROFILES):
         problems.append(f"profile: must be one of {', '.join(PROFILES)}, found {args['profile']!r}")
     if problems:
         raise UserError.join(problems)
@@ -77,7 +87,8 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
     content = {"rows": arguments.rows, "tasks": list(arguments.tasks), "profile": arguments.profile}
     profile = PROFILES[arguments.profile]
     total = arguments.rows * len(arguments.tasks)
-    with staged(Path(out), {"builder": BUILDER, "args": content, "seed": seed}) as root:
+    identity = {"builder": BUILDER, "args": content, "seed": seed, "code": code_digest(__file__)}
+    with staged(Path(out), identity) as root:
         studio = Studio(seed, profile, (profile.min_objects, profile.max_objects), root)
         orders = [Order("skills", i, (), f"images/test/{i:06d}.png") for i in range(total)]
         scenes: list[dict[str, Any]] = []
@@ -112,7 +123,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
                 )
             )
             if not task.needs_picture:
-                (root / order.file).unlink()
+                (root / order.file).unlink(missing_ok=True)
         shutil.rmtree(root / ".work", ignore_errors=True)
         check_gold(samples, exact_answer, lambda sample: (sample.answer + "x",))
         write_policies(root, policies)

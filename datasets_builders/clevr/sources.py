@@ -214,7 +214,7 @@ def open_image(file: Path) -> Image.Image:
     try:
         image = Image.open(file)
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{file}: not a whole picture ({error}); restore it or leave it out"
         ) from None

@@ -57,13 +57,34 @@ _ONSETS = [
 _VOWELS = ["a", "e", "i", "o", "u"]
 _CODAS = ["l", "m", "n", "r", "s", "x", "th", "nd"]
 
+_WORDS = frozenset((
+    "babel", "bagel", "baron", "basin", "baton", "besom", "beton", "bevel", "bison", "bonus",
+    "boron", "demon", "dinar", "diner", "divan", "donor", "dozen", "dragon", "fatal", "felon",
+    "fetus", "fever", "filer", "final", "futon", "gamin", "gator", "genus", "halon", "heron",
+    "hotel", "hovel", "human", "karen", "kevin", "label", "labor", "laden", "lapel", "lapis",
+    "laser", "later", "latin", "legal", "lemon", "level", "lever", "libel", "linen", "liver",
+    "lotus", "lumen", "lunar", "magus", "manor", "mason", "medal", "melon", "meson", "metal",
+    "minor", "minus", "model", "modem", "molar", "moral", "moron", "moses", "motel", "motor",
+    "mural", "nasal", "naval", "navel", "niger", "novel", "pagan", "panel", "papal", "pedal",
+    "penal", "petal", "polar", "polis", "radar", "raven", "razor", "rebel", "regal", "repel",
+    "resin", "revel", "rival", "robin", "rosin", "rotor", "rumor", "rural", "salon", "satan",
+    "satin", "savor", "sedan", "seven", "simon", "sinus", "siren", "solar", "sonar", "stamen",
+    "status", "stolen", "tabor", "taken", "talon", "tenon", "tenor", "tidal", "titan", "token",
+    "tonal", "tonus", "total", "totem", "tumor", "tutor", "vapor", "venom", "venus", "vigor",
+    "virus", "visor", "vital",
+))  # fmt: skip
+"""Words that the syllables can make; a policy named like an attribute would be ambiguous."""
+
 Crop = Callable[[Node], str]
 
 
 def made_up_name(rng: random.Random) -> str:
-    """A pronounceable name that no model has met, such as "Vlomar"."""
-    syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(2)]
-    return ("".join(syllables) + rng.choice(_CODAS)).capitalize()
+    """A pronounceable name such as "Vlomar", drawn again where it is a common word."""
+    while True:
+        syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(2)]
+        name = "".join(syllables) + rng.choice(_CODAS)
+        if name not in _WORDS:
+            return name.capitalize()
 
 
 def question(attribute: str, value: str) -> str:

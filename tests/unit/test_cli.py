@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from trimpi.checks import check_rows
 from trimpi.cli import app
+from trimpi.errors import UserError
+from trimpi.recipe_file import load_recipe
 from trimpi.sample import DataFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +142,44 @@ def test_faulty_rows(recipe: Path, data: DataFolder, change: dict[str, Any], mes
     (data.root / "train.jsonl").write_text("\n".join(rows) + "\n")
     (line,) = faults("run", recipe, "--dry-run")
     assert message in line
+
+
+def test_a_row_that_a_sample_of_rows_would_miss(
+    recipe: Path, data: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run looks at the lengths of all rows, of stages and evaluation, once data exist."""
+    monkeypatch.setattr("trimpi.checks.LOOKED_AT", 1)
+    rows = [json.loads(line) for line in (data.root / "test.jsonl").read_text().splitlines()]
+    rows[5]["query"] = "word " * 9000
+    (data.root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = faults("run", recipe, "--dry-run")
+    assert found and all("row 'test-5'" in line and "exceed the context" in line for line in found)
+
+
+def test_data_changed_after_they_were_built_stop_a_run(recipe: Path, data: DataFolder) -> None:
+    rows = [json.loads(line) for line in (data.root / "test.jsonl").read_text().splitlines()]
+    policy = data.root / "policies" / "lumen.json"
+    record = json.loads(policy.read_text())
+    record["metadata"]["cases"] = ["Case 1", "Case 2"]
+    policy.write_text(json.dumps(record))
+    rows[3]["answer"] = "Case 99"
+    (data.root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"test\.jsonl:4: answer 'Case 99' is not among"):
+        check_rows(load_recipe(recipe), data)
+
+
+def test_an_output_that_is_a_file(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for words in (("run", recipe, "--dry-run"), ("show", recipe, "sft"), ("data", "build", recipe)):
+        (line,) = faults(*words, "--output", tmp_path / "file")
+        assert line.endswith("file: is a file; choose another --output")
+
+
+def test_options_that_do_not_apply(recipe: Path, tmp_path: Path) -> None:
+    assert "use --set data.seed=N" in faults("data", "build", recipe, "--seed", "5")[0]
+    builder = "datasets_builders.clevr.builder:build"
+    words = ("data", "build", builder, "--overwrite", "--output", tmp_path / "x")
+    assert "goes with a recipe" in faults(*words)[0]
 
 
 def test_rows_longer_than_the_context(recipe: Path, qwen: Path, tmp_path: Path) -> None:

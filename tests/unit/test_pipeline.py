@@ -193,7 +193,7 @@ def test_an_edited_split_is_other_data(
     run_recipe(recipe(), run, say=[].append)
     split = data.root / "test.jsonl"
     text = split.read_text(encoding="utf-8")
-    split.write_text(text + "\n", encoding="utf-8")
+    split.write_text(text.replace('": ', '":  ', 1), encoding="utf-8")
     with pytest.raises(UserError, match=r"made with other settings \(data: "):
         run_recipe(recipe(), run, say=[].append)
     split.write_text(text, encoding="utf-8")

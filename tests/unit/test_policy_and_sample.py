@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trimpi.errors import UserError
-from trimpi.policy import ImagePart, Policy, TextPart
+from trimpi.policy import ImagePart, Policy, TextPart, inside
 from trimpi.sample import DataFolder, Sample
 
 
@@ -93,9 +93,48 @@ def test_empty_missing_and_unfinished(folder: Path) -> None:
         _ = DataFolder(folder).card
 
 
+def test_a_row_may_hold_any_line_separator_of_unicode(folder: Path) -> None:
+    query = "one\u2028two\x85three"
+    row = {"id": "s", "query": query, "answer": "a", "policy": None}
+    (folder / "test.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    assert [sample.query for sample in DataFolder(folder).read("test")] == [query]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", r"test\.jsonl: not UTF-8 text"),
+        (b"[" * 100_000 + b"\n", r"test\.jsonl:1: not JSON \(nested too deep\)"),
+        (b"[1]\nnull\n", r"test\.jsonl:2: a row must be a JSON object"),
+    ],
+)
+def test_splits_that_are_none(folder: Path, content: bytes, message: str) -> None:
+    (folder / "test.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        DataFolder(folder).read("test")
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"3", b"\xff", b"{", b"[" * 100_000])
+def test_cards_and_policies_that_are_none(folder: Path, content: bytes) -> None:
+    for name in ("card.json", "policies/zz.json"):
+        (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"card\.json: (not JSON|must hold a JSON object)"):
+        _ = DataFolder(folder).card
+    with pytest.raises(UserError, match=r"zz\.json: (not JSON|must hold a JSON object)"):
+        _ = DataFolder(folder).policies
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 5000])
+def test_names_that_no_file_can_have(folder: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is no path of a file"):
+        inside(folder, name, "here")
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
+        ([], "must hold a JSON object"),
+        ({"name": "Z", "parts": [{"text": "x"}], "metadata": {"cases": 3}}, "metadata.cases"),
         ({"parts": [{"text": "x"}]}, "key 'name'"),
         ({"name": "Z", "parts": []}, "key 'parts'"),
         ({"name": "Z", "parts": [{"txt": "x"}]}, r"parts\[0\]"),

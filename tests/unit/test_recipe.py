@@ -161,6 +161,32 @@ def test_broken_files(tmp_path: Path, text: str, expected: str) -> None:
     assert only.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=4294967296", "seed: should be less than 4294967296"),
+        ("seeds=5", "seeds: should be a list, found 5"),
+        ("arms=3", "arms: should be a mapping, found 3"),
+        ("name=..", "name: should begin with a letter or digit"),
+        ("name=a b", "name: should begin with a letter or digit"),
+        ("launcher='echo \"x'", "is no command (No closing quotation); correct or drop it"),
+        ("stages.sft.freeze_vision=1", "stages.sft.freeze_vision: should be a valid boolean"),
+        ("stages.sft.freeze_vision=yes", "stages.sft.freeze_vision: should be a valid boolean"),
+        ("stages.sft.lr=.inf", "stages.sft.lr: should be a finite number"),
+        ("stages.sft.kind=cpt", "stages.sft.kind: a stage named 'sft' is of that kind, not 'cpt'"),
+        ("grader=a-b:c", "grader: should be 'package.module:name'"),
+        ("model.path=''", "model.path: should have at least 1 character"),
+        ("name=a\x01b", "--set name: not YAML (unacceptable character"),
+        ("name=!!timestamp x", "--set name: not YAML"),
+        ("arms=&a [*a]", "--set arms: not YAML"),
+        ("arms=[", "--set arms: not YAML (while parsing"),
+    ],
+)
+def test_values_that_are_none(tmp_path: Path, override: str, expected: str) -> None:
+    found = problems(write(tmp_path), override)
+    assert any(expected in line for line in found), found
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such recipe file"):
         load_recipe(tmp_path / "none.yaml")

@@ -76,6 +76,29 @@ def test_an_interrupted_build_goes_on_only_with_the_same_identity(tmp_path: Path
         assert not (root / "picture").exists()
 
 
+def test_two_builds_of_one_folder_do_not_meet(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    with staged(out, {"seed": 1}) as root:
+        write_policies(root, {"vlomar": POLICY})
+        write_split(root, "test", rows(["Case 1"]))
+        with pytest.raises(UserError, match="another build works there"), staged(out, {"seed": 2}):
+            pass
+        assert (root / "test.jsonl").is_file()
+        seal(root, builder="some.module:build", args={}, seed=1, about="About it.")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_pictures_outlive_an_error_after_they_are_drawn(tmp_path: Path) -> None:
+    for drawn in (True, False):
+        with pytest.raises(UserError), staged(tmp_path / "data", {"seed": 1}) as root:
+            if drawn:
+                (root / "images").mkdir()
+                (root / "images" / "0.png").write_bytes(b"x")
+            assert (root / "images" / "0.png").is_file()
+            raise UserError("the model gave nothing")
+    assert [path.name for path in tmp_path.iterdir()] == [".data.partial"]
+
+
 def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     make(tmp_path / "data", ["Case 1"])
     with pytest.raises(UserError, match="a data set is there already"):

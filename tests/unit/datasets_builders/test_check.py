@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets_builders.check import check, find_verify
-from datasets_builders.clevr.builder import build, verify
+from datasets_builders.check import Checks, check, find_checks
+from datasets_builders.clevr.builder import build, gold_rationale, verify
 from trimpi.errors import UserError
 
 
@@ -66,6 +66,45 @@ def test_a_wrong_answer_is_derived_again(root: Path) -> None:
     assert any(f"test.jsonl:2: answer '{other}', but the tree" in line for line in check(root))
 
 
+def test_a_rationale_that_is_not_the_gold_walk_is_found(root: Path) -> None:
+    edit(root / "train_cot.jsonl", 1, rationale="Condition 1: bogus.")
+    assert any("train_cot.jsonl:2: rationale is not the gold walk" in line for line in check(root))
+    card = json.loads((root / "card.json").read_text())
+    (root / "card.json").write_text(json.dumps({**card, "cot": "forward, filtered by the grader"}))
+    assert not any("gold walk" in line for line in check(root))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"[1]", "must hold a JSON object"),
+        (b"3", "must hold a JSON object"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"files": [], "splits": 3}', "key 'files' must be a JSON object"),
+    ],
+)
+def test_a_card_that_is_none(root: Path, content: bytes, line: str) -> None:
+    (root / "card.json").write_bytes(content)
+    found = check(root)
+    assert found and line in found[0] and str(root / "card.json") in found[0]
+
+
+def test_faulty_policies_are_all_named_beside_the_files(root: Path) -> None:
+    (file,) = (root / "policies").glob("*.json")
+    file.write_bytes(b"\xff")
+    (root / "policies" / "second.json").write_text("[]")
+    told = "\n".join(check(root))
+    assert f"{file}: not JSON" in told and "second.json: must hold a JSON object" in told
+    assert "second.json: not in the card" in told
+
+
+def test_a_picture_of_too_many_pixels_is_a_problem(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+    assert any("not a whole picture" in line for line in check(root))
+
+
 def test_a_picture_in_two_splits_is_found_by_content(root: Path) -> None:
     shutil.copyfile(root / "images/train/000000.png", root / "images/test/000001.png")
     shared = [line for line in check(root) if "is in split" in line]
@@ -95,7 +134,8 @@ def test_a_folder_without_a_card_is_not_whole(root: Path) -> None:
 
 
 def test_the_builder_of_the_card_verifies(root: Path) -> None:
-    assert find_verify("datasets_builders.clevr.builder:build") is verify
-    assert find_verify("json:loads") is None
+    found = find_checks("datasets_builders.clevr.builder:build")
+    assert (found.verify, found.rationale) == (verify, gold_rationale)
+    assert find_checks("json:loads") == find_checks("") == Checks()
     with pytest.raises(UserError, match="cannot be imported"):
-        find_verify("no_such_module:build")
+        find_checks("no_such_module:build")

@@ -227,12 +227,14 @@ def test_pictures_of_a_directory_are_resized_on_demand(folder: DataFolder, tmp_p
     from PIL import Image
 
     source = clevr_directory(tmp_path / "clevr", folder, 10)
-    made = make(tmp_path / "data", source=str(source), width=48, height=32, **REAL)
+    made = make(tmp_path / "data", source=str(source), width=120, height=80, **REAL)
     sample = made.read("test")[0]
     with Image.open(sample.images[0]) as image:
-        assert image.size == (48, 32)
+        assert image.size == (120, 80)
     for item in sample.facts["scene"]["objects"]:
-        assert 0 <= item["pixel_coords"][0] <= 48 and 0 <= item["pixel_coords"][1] <= 32
+        assert 0 <= item["pixel_coords"][0] <= 120 and 0 <= item["pixel_coords"][1] <= 80
+    with pytest.raises(UserError, match="picture size 600x5: outside 96x64 to 480x320"):
+        make(tmp_path / "odd", source=str(source), width=600, height=5, **REAL)
 
 
 def test_too_few_or_broken_source_pictures_are_errors(folder: DataFolder, tmp_path: Path) -> None:

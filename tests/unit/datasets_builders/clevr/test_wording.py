@@ -1,7 +1,9 @@
 """Wording: a policy says what its tree does, out of reading order; the rationale quotes it."""
 
+import itertools
 import random
 import re
+from types import SimpleNamespace
 
 from datasets_builders.clevr import wording
 from datasets_builders.clevr.tree import Node, grow
@@ -75,3 +77,11 @@ def test_names_are_pronounceable_and_varied() -> None:
     rng = random.Random(0)
     names = {wording.made_up_name(rng) for _ in range(200)}
     assert len(names) > 150 and all(re.fullmatch(r"[A-Z][a-z]{3,}", name) for name in names)
+
+
+def test_names_are_no_common_words() -> None:
+    parts = (wording._ONSETS, wording._VOWELS, wording._ONSETS, wording._VOWELS, wording._CODAS)
+    made = {"".join(pieces) for pieces in itertools.product(*parts)}
+    assert made >= wording._WORDS and "metal" in wording._WORDS
+    draws = iter(["m", "e", "t", "a", "l", "vl", "o", "m", "a", "r"])
+    assert wording.made_up_name(SimpleNamespace(choice=lambda _: next(draws))) == "Vlomar"
