@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from trimpi.adapter import logits_of
 from trimpi.batch import collate, encode_prompt, encode_text
 from trimpi.errors import UserError
+from trimpi.memory import read_size
 from trimpi.model import (
     check_model_folder,
     check_quantization,
@@ -33,6 +35,7 @@ from trimpi.model import (
     verify_reload,
     visual_token_ids,
 )
+from trimpi.pictures import store_of
 from trimpi.prompt import build_messages
 from trimpi.recipe import LoraConfig, ModelConfig
 from trimpi.sample import DataFolder
@@ -206,6 +209,39 @@ def test_a_merged_adapter_is_the_same_model_and_a_wrong_one_is_noticed(
     assert found["learned"] == pytest.approx(float((expected - base).abs().mean()))
     with pytest.raises(UserError, match="not the trained one"):
         verify_reload(expected, lambda: load_model(qwen, qwen_config), batch)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for x %}", "the chat template does not render"),
+        ("{{ raise_exception('no') }}", r"the chat template does not render \(no\)"),
+        ("hello", "the chat template leaves out what the user says"),
+        ("  ", "no chat template"),
+    ],
+)
+def test_templates_that_cannot_be_used(
+    copy: Path, qwen_config: ModelConfig, template: str, message: str
+) -> None:
+    (copy / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=message):
+        check_model_folder(copy)
+        load_processor(copy, qwen_config)
+
+
+def test_configurations_that_make_no_model(copy: Path) -> None:
+    for content in ('{"model_type": "nosuch", "vision_config": {}}', '{"vision_config": 3}'):
+        (copy / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json: makes no vision-language model"):
+            read_size(copy)
+
+
+def test_a_picture_that_the_image_processor_refuses(
+    qwen: Path, qwen_config: ModelConfig, tmp_path: Path
+) -> None:
+    Image.new("RGB", (2000, 3)).save(tmp_path / "strip.png")
+    with pytest.raises(UserError, match=r"strip\.png: .* refuses the picture, 2000 x 3 pixels"):
+        store_of(load_processor(qwen, qwen_config)).expansion(str(tmp_path / "strip.png"))
 
 
 def test_an_adapter_that_rounding_swallows_is_noticed(
