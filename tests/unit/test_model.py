@@ -240,8 +240,9 @@ def test_a_picture_that_the_image_processor_refuses(
     qwen: Path, qwen_config: ModelConfig, tmp_path: Path
 ) -> None:
     Image.new("RGB", (2000, 3)).save(tmp_path / "strip.png")
+    processor = load_processor(qwen, qwen_config)
     with pytest.raises(UserError, match=r"strip\.png: .* refuses the picture, 2000 x 3 pixels"):
-        store_of(load_processor(qwen, qwen_config)).expansion(str(tmp_path / "strip.png"))
+        store_of(processor).expansion(str(tmp_path / "strip.png"))
 
 
 def test_an_adapter_that_rounding_swallows_is_noticed(
