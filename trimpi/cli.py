@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from trimpi.errors import UserError
 
@@ -85,7 +86,7 @@ def run(
     from trimpi.pipeline import run_recipe
 
     recipe, folder = _load(file, sets, output)
-    out.print(f"[bold]{recipe.name}[/] -> {folder}")
+    out.print(f"[bold]{recipe.name}[/] -> {escape(str(folder))}")
     findings = check_recipe(recipe, folder, estimates=dry_run)
     print_findings(out, findings)
     findings.stop_if_faulty()
@@ -213,7 +214,7 @@ def build(
         data = prepare_data(config, output, "data", _say, marked=False)
     else:
         raise UserError(f"{source}: neither a recipe (.yaml) nor a builder (package.module:build)")
-    out.print(f"data: {data.root}")
+    _say(f"data: {data.root}")
 
 
 @command(data_app, name="show")
@@ -243,7 +244,7 @@ def check(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data fol
         print(f"error: {problem}", file=sys.stderr)
     if problems:
         raise typer.Exit(1)
-    out.print(f"{folder}: nothing wrong found")
+    _say(f"{folder}: nothing wrong found")
 
 
 def _load(file: Path, sets: list[str] | None, output: Path | None) -> "tuple[Recipe, Path]":
@@ -263,11 +264,11 @@ def _print_report(report: Path) -> None:
     resolve_callable("trimpi.report:print_table", "report")(
         read_json(report.parent / "summary.json"), out
     )
-    out.print(f"report: {report}")
+    _say(f"report: {report}")
 
 
 def _say(line: str) -> None:
-    out.print(line)
+    out.print(line, markup=False)  # paths and names may hold brackets
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ def requirement_faults(package: str = "trimpi") -> list[str]:
     try:
         needs = importlib.metadata.requires(package) or []
     except importlib.metadata.PackageNotFoundError:
-        return [f"{package} runs from a checkout and is not installed; pip install -e ."]
+        return [
+            f"{package} runs from a checkout and is not installed, so the versions that it needs "
+            "could not be checked; pip install -e ."
+        ]
     for text in needs:
         requirement = Requirement(text)
         extra = requirement.marker is not None and "extra" in str(requirement.marker)

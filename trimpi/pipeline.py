@@ -318,13 +318,22 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     folder = eval_folder(task.run, seed, chain)
     identity = _evaluation_identity(task, seed, chain)
     name = f"evaluate {chain_name(chain)}"
+    grader = resolve_callable(task.recipe.grader, "grader")
     if begin(folder, identity, task.overwrite):
-        say(f"{name}: done already, skipped")
+        analysis = task.recipe.evaluation.diagnose
+        diagnose = analysis and resolve_callable(analysis, "evaluation.diagnose")
+        differs = resolve_callable("trimpi.evaluate.runner:graded_otherwise", "evaluation")
+        if other := differs(folder, grader, diagnose):
+            resolve_callable("trimpi.evaluate.runner:regrade", "evaluation")(
+                folder, grader, diagnose
+            )
+            say(f"{name}: {', '.join(other)} had scores of another grader, graded again")
+        else:
+            say(f"{name}: done already, skipped")
         return
     say(f"{name}: starts")
     quiet()
     evaluate = resolve_callable("trimpi.evaluate.runner:evaluate_model", "evaluation")
-    grader = resolve_callable(task.recipe.grader, "grader")
     skills = None if task.skills is None else DataFolder(task.skills)
     start = time.time()
     data = DataFolder(task.data)

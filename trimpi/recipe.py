@@ -276,7 +276,7 @@ class ReportConfig(Section):
 
     title: str | None = None
     examples: Count = 6
-    """Example cards (picture, reasoning, policy path) per arm."""
+    """Example cards (picture, reasoning, policy path) of the leading arm's test rows."""
 
 
 class Recipe(Section):

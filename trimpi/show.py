@@ -1,5 +1,6 @@
 """What a stage really feeds to the model: every token of a row with its label."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -116,7 +117,7 @@ def tokens_of(processor: Any, encoded: Encoded, visual: frozenset[int]) -> list[
 
 def print_tokens(console: Console, title: str, tokens: Sequence[Shown]) -> None:
     """The coloured text, then one line a token: position, id, text, label."""
-    console.rule(Text(title))
+    console.rule(Text(harmless(title)))
     console.print(*(Text(name, style) for name, style in STYLES.items()), sep="  |  ")
     running = Text()
     for token in tokens:
@@ -144,7 +145,12 @@ def print_tokens(console: Console, title: str, tokens: Sequence[Shown]) -> None:
 def _text(tokenizer: Any, token: int) -> str:
     """A token as text; a part of a character by its name in the vocabulary."""
     text = str(tokenizer.decode([token], skip_special_tokens=False))
-    return str(tokenizer.convert_ids_to_tokens(token)) if "�" in text else text
+    return str(tokenizer.convert_ids_to_tokens(token)) if "�" in text else harmless(text)
+
+
+def harmless(text: str) -> str:
+    """Control characters escaped: a model's text must not steer the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text)
 
 
 def _visible(text: str) -> str:

@@ -16,7 +16,7 @@ from trimpi.sample import Completion, Sample
 
 Diagnose = Callable[[Sample, Completion], Mapping[str, Any]]
 
-FIRST_ERRORS = ("none", "format", "perception", "branching", "final")
+FIRST_ERRORS = ("none", "format", "recall", "perception", "branching", "final")
 """The names that reports know, in the order of showing."""
 
 
@@ -48,9 +48,11 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts of first errors, gold-path accuracy and the citation difference of the paper.
 
     `citation_difference` is the mean over conditions of |times cited - times that gold cites it|
-    (paper, evaluation 7), conditions of all policies pooled by number. It grows with the number of
-    rows, so `citation_difference_per_100` gives it for 100 rows too. `reached` is the share of
-    rows that get their first k decisions right, by k, of the rows that have so many.
+    (paper, evaluation 7), conditions of all policies pooled by number. The mean goes over the
+    conditions that gold walks cite: those that a model makes up would dilute it, and are counted as
+    `invented_citations`. It grows with the number of rows, so `citation_difference_per_100` gives
+    it for 100 rows too. `reached` is the share of rows that get their first k decisions right, by
+    k, of the rows that have so many.
     """
     rows = list(diagnoses)
     errors: Counter[str] = Counter({name: 0 for name in FIRST_ERRORS})
@@ -61,7 +63,7 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         cited.update(row["cited"])
         gold.update(row["gold"])
     names = sorted(cited.keys() | gold.keys(), key=_numeric)
-    gap = sum(abs(cited[n] - gold[n]) for n in names) / len(names) if names else 0.0
+    gap = sum(abs(cited[n] - gold[n]) for n in gold) / len(gold) if gold else 0.0
     path = wilson(sum(bool(row["gold_path"]) for row in rows), len(rows))
     return {
         "rows": len(rows),
@@ -69,6 +71,7 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "gold_path": path._asdict() if path else None,
         "citation_difference": gap,
         "citation_difference_per_100": 100 * gap / len(rows) if rows else None,
+        "invented_citations": sum(cited[name] for name in names if name not in gold),
         "reached": _reached(rows),
         "citations": {name: {"model": cited[name], "gold": gold[name]} for name in names},
     }
@@ -88,6 +91,6 @@ def _reached(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _numeric(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which 1.2 comes before 1.10."""
-    parts = name.split(".")
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+    """Sort key under which 1.2 comes before 1.10; digits as text, since there may be thousands."""
+    parts = [p.lstrip("0") if p.isdecimal() else p for p in name.split(".")]
+    return tuple((0, len(p), p) if p.isdecimal() or not p else (1, 0, p) for p in parts)

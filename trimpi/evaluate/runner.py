@@ -200,6 +200,25 @@ def regrade(
     return _grade(store, grader, diagnose if fits else None, reuse=False)
 
 
+def graded_otherwise(folder: Path, grader: Grader, diagnose: Diagnose | None = None) -> list[str]:
+    """Settings below `folder` whose scores are of another grader or error analysis than these.
+
+    They come from a `regrade` with other functions; the same functions bring them back.
+    """
+    found = []
+    for file in sorted(folder.glob(f"*/{SUMMARY}")):
+        made_by = (read_json(file) or {}).get("identity", {})
+        if ".old-" in file.parent.name or "grader" not in made_by:
+            continue
+        name = file.parent.name
+        target = made_by["completions"].get("target")
+        fits = name in REASONED and target == "cot" and diagnose is not None
+        wanted = (_name(OWN_GRADERS.get(name, grader)), _name(diagnose) if fits else None)
+        if (made_by["grader"], made_by.get("diagnose")) != wanted:
+            found.append(name)
+    return found
+
+
 def _grade(
     folder: SettingFolder, grader: Grader, diagnose: Diagnose | None, reuse: bool
 ) -> dict[str, Any]:

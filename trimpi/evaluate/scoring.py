@@ -12,7 +12,7 @@ from trimpi.evaluate.diagnosis import Diagnose
 from trimpi.evaluate.statistics import wilson
 from trimpi.grading import Grader
 from trimpi.prompt import Target, parse_response
-from trimpi.sample import Completion, Sample
+from trimpi.sample import Completion, Sample, Score
 
 Row = Mapping[str, Any]
 
@@ -32,32 +32,37 @@ def score_one(
     Raises:
         UserError: the grader gives a value outside [0, 1], or `diagnose` fails.
     """
-    note: str
-    try:
-        score = grader(sample, completion)
-    except UserError:
-        raise
-    except Exception as error:
-        value, parts, note = None, {}, f"grader raised {type(error).__name__}: {error}"
-    else:
-        value, parts, note = score.value, dict(score.parts), score.note
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"grader: sample {sample.id!r} got {value!r}, outside [0, 1]; mend it")
+    score = _graded(sample, completion, grader)
     row: dict[str, Any] = {
         "id": sample.id,
-        "value": None if value is None else float(value),
-        "parts": parts,
-        "note": note,
+        "value": score.value,
+        "parts": dict(score.parts),
+        "note": score.note,
         "well_formed": parse_response(completion.text, target).well_formed,
     }
     before = sample.facts.get("original_answer")
     if isinstance(before, str) and before != sample.answer:
         # override: would the answer have been right under the policy that was internalized?
-        old = grader(replace(sample, answer=before), completion).value
-        row["original"] = None if old is None else float(old)
+        row["original"] = _graded(replace(sample, answer=before), completion, grader).value
     if diagnose is not None:
         row["diagnosis"] = diagnosis.diagnose_one(diagnose, sample, completion)
     return row
+
+
+def _graded(sample: Sample, completion: Completion, grader: Grader) -> Score:
+    try:
+        score = grader(sample, completion)
+    except UserError:
+        raise
+    except Exception as error:
+        return Score(None, note=f"grader raised {type(error).__name__}: {error}")
+    if score.value is None:
+        return score
+    if not 0 <= score.value <= 1:
+        raise UserError(
+            f"grader: sample {sample.id!r} got {score.value!r}, outside [0, 1]; mend it"
+        )
+    return replace(score, value=float(score.value))
 
 
 def accuracy(rows: Iterable[Row]) -> dict[str, Any]:

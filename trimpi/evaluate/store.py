@@ -116,13 +116,13 @@ def read_rows(file: Path, torn: bool = False) -> list[dict[str, Any]]:
         UserError: a line is not JSON.
     """
     rows = []
-    lines = file.read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
+    lines = file.read_bytes().split(b"\n")  # a text may hold other line breaks
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            rows.append(json.loads(line.decode("utf-8")))
+        except ValueError:  # also of a letter that is cut in two
             if not (torn and number == len(lines)):
                 raise UserError(f"{file}:{number}: not JSON; remove the folder and rerun") from None
     return rows

@@ -65,12 +65,17 @@ def headline(summary: Mapping[str, Any]) -> str:
     if cell["mean"] is None:
         return "No completion of the trained model could be graded."
     seeds = len(cell["by_seed"])
-    over = f", mean of {seeds} seeds" if seeds > 1 else ""
-    text = (
-        f"Without the policy in its prompt, {name} answers {percent(cell['mean'])} right"
-        f" (95% interval {percent(cell['low'])} to {percent(cell['high'])}{over})"
-    )
-    text += f"; {reference}." if reference else "."
+    interval = f"95% interval {percent(cell['low'])} to {percent(cell['high'])}"
+    if seeds > 1:
+        # Wilson's interval knows the test rows alone; seeds may lie outside of it.
+        interval = f"mean of {seeds} seeds, deviation {100 * (cell['sd'] or 0):.1f} points"
+    text = f"Without the policy in its prompt, {name} answers {percent(cell['mean'])} right"
+    text += f" ({interval})"
+    text += f"; {reference}" if reference else ""
+    if reference and (gap := models[name]["over_base"]):
+        low, high = (f"{100 * gap[k]:+.1f}" for k in ("low", "high"))
+        text += f" (difference {100 * gap['value']:+.1f} points, {low} to {high} paired by row)"
+    text += "."
     tokens = (summary["efficiency"] or {}).get("prompt_tokens")
     if tokens:
         text += (
@@ -79,7 +84,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         )
     rivals = [m for m in summary["models"][1:] if "no_policy" in m["settings"]]
     best = max(rivals, key=lambda m: m["settings"]["no_policy"]["mean"] or 0.0)
-    if best["name"] != name:
+    if (best["settings"]["no_policy"]["mean"] or 0.0) > cell["mean"]:
         text += f" The best arm is {best['name']} with "
         text += percent(best["settings"]["no_policy"]["mean"]) + "."
     return text
@@ -149,6 +154,7 @@ def _model(arm: Arm, base: Arm) -> dict[str, Any]:
             if name in arm.settings
         },
         "forgetting": _forgetting(arm, base),
+        "over_base": _over_base(arm, base),
     }
 
 
@@ -182,6 +188,7 @@ def _diagnosis(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
         "citation_difference": mean_and_spread(gaps)[0],
         "citation_difference_sd": mean_and_spread(gaps)[1],
         "citation_difference_per_100": _mean(d["citation_difference_per_100"] for d in found),
+        "invented_citations": _mean(d.get("invented_citations", 0) for d in found),
     }
 
 
@@ -194,26 +201,43 @@ def _parts(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     return {n: _mean(e.summary["parts"][n] for e in evaluations) for n in names}
 
 
+def _over_base(arm: Arm, base: Arm) -> dict[str, float] | None:
+    """Accuracy without the policy minus that of the base with it, paired by row."""
+    if not arm.chain or "no_policy" not in arm.settings or "in_context" not in base.settings:
+        return None
+    before = _by_row(base.settings["in_context"][:1])
+    after = _by_row(arm.settings["no_policy"])
+    shared = [i for i in before if i in after]
+    difference = paired_difference([before[i] for i in shared], [after[i] for i in shared])
+    return None if difference is None else dict(difference._asdict())
+
+
+def _by_row(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Mean score of each row over seeds, unscored ones left out."""
+    found: dict[str, list[float]] = {}
+    for evaluation in evaluations:
+        for row in evaluation.scores:
+            if row["value"] is not None:
+                found.setdefault(row["id"], []).append(row["value"])
+    return {name: _mean(values) for name, values in found.items()}
+
+
 def _forgetting(arm: Arm, base: Arm) -> dict[str, Any] | None:
     """Skills after minus before, row by row; the seeds of a row are averaged first."""
     if not arm.chain or "skills" not in arm.settings or "skills" not in base.settings:
         return None
-    before = {row["id"]: row["value"] for row in base.settings["skills"][0].scores}
-    after: dict[str, list[float]] = {}
-    for evaluation in arm.settings["skills"]:
-        for row in evaluation.scores:
-            if row["value"] is not None:
-                after.setdefault(row["id"], []).append(row["value"])
+    before = _by_row(base.settings["skills"][:1])
+    after = _by_row(arm.settings["skills"])
     tasks = {s.id: str(s.facts.get("task")) for s in base.settings["skills"][0].samples}
-    shared = [i for i in before if before[i] is not None and i in after]
+    shared = [i for i in before if i in after]
 
     def change(ids: Sequence[str]) -> dict[str, Any] | None:
-        difference = paired_difference([before[i] for i in ids], [_mean(after[i]) for i in ids])
+        difference = paired_difference([before[i] for i in ids], [after[i] for i in ids])
         if difference is None:
             return None
         return {
             "before": _mean(before[i] for i in ids),
-            "after": _mean(_mean(after[i]) for i in ids),
+            "after": _mean(after[i] for i in ids),
             "difference": difference._asdict(),
             "rows": len(ids),
         }

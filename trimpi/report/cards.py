@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from trimpi.sample import Completion, Sample
 
 MAX_SIDE, MAX_BYTES = 480, 60_000
 """Pictures longer or larger than this are embedded as a smaller JPEG."""
+LONGEST = 4000
+"""Characters of a completion that a card shows."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,45 @@ def _gold(sample: Sample) -> list[str]:
     return [", ".join(f"{k}: {v}" for k, v in step.items()) for step in steps]
 
 
+def fault_line(texts: Sequence[str], diagnosis: Mapping[str, Any]) -> int | None:
+    """Index of the line where the walk leaves the gold walk, None where that cannot be told.
+
+    It is the line that begins with the condition cited at the first wrong step (that has it as the
+    first of its conditions); of a walk that stops early, the last line.
+    """
+    step, cited = diagnosis.get("steps"), [str(name) for name in diagnosis.get("cited", ())]
+    if diagnosis.get("first_error") not in ("recall", "perception", "branching") or not texts:
+        return None
+    if not isinstance(step, int) or step >= len(cited):
+        return len(texts) - 1 if isinstance(step, int) else None
+    ids = sorted({*cited, *map(str, diagnosis.get("gold", ()))}, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, ids))})(?!\.?\w)")
+    for number, text in enumerate(texts):
+        found = pattern.search(text)
+        if found and found[1] == cited[step]:
+            return number
+    return None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text)} characters)"
+
+
 def _attempt(model: str, evaluation: Evaluation, index: int) -> Attempt:
     completion, row = evaluation.completions[index], evaluation.scores[index]
     response = parse_response(completion.text)
     diagnosis = row.get("diagnosis") or {}
     error = str(diagnosis.get("first_error", ""))
-    texts = [t for t in _reasoning(completion, response.rationale).splitlines() if t.strip()]
-    step = diagnosis.get("steps")
-    fault = None
-    if error in ("perception", "branching") and isinstance(step, int) and texts:
-        fault = min(step, len(texts) - 1)  # of a walk that stops early, its end
+    reasoning = _cut(_reasoning(completion, response.rationale))
+    texts = [t for t in reasoning.splitlines() if t.strip()]
+    fault = fault_line(texts, diagnosis)
     value = row["value"]
     return Attempt(
         model=model,
         verdict="unscored" if value is None else "right" if value == 1 else "wrong",
         error="" if error == "none" else error,
         lines=[Line(text, number == fault) for number, text in enumerate(texts)],
-        answer=response.answer,
+        answer=None if response.answer is None else _cut(response.answer),
         note=row["note"],
         truncated=completion.truncated,
     )

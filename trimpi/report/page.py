@@ -19,6 +19,7 @@ BASE = "base, policy in prompt"
 ERRORS: Mapping[str, str] = {
     "none": "no error",
     "format": "format",
+    "recall": "recall",
     "perception": "perception",
     "branching": "branching",
     "final": "final answer",

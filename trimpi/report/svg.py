@@ -6,7 +6,7 @@ Lines carry their name at their end; nothing has to be matched with a legend by 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 330, 196
 TOP, BOTTOM, LEFT, RIGHT = 14, 34, 44, 10
 LABEL_WIDTH, LINE_GAP = 6.4, 14
+LONGEST_NAME = 22
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def line_chart(
         whole_x: the horizontal axis has whole numbers only, one tick each.
     """
     lines = [line for line in lines if line.points]
-    named = [line for line in lines if not line.faint and line.name]
+    named = [replace(n, name=_short(n.name)) for n in lines if not n.faint and n.name]
     right = RIGHT + (max(len(line.name) for line in named) * LABEL_WIDTH + 8 if named else 0)
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
@@ -100,6 +101,11 @@ def line_chart(
         )
     out.append("</svg>")
     return "".join(out)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the plot."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def spread(wished: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -51,8 +51,8 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         tokens, time = saved["prompt_tokens"], saved["prefill_seconds"]
         console.print(
             f"prompt tokens {tokens['with_policy']:.0f} -> {tokens['without_policy']:.0f}"
-            f" (-{percent(tokens['saved'])}), prefill {duration(time['with_policy'])} ->"
-            f" {duration(time['without_policy'])} (-{percent(time['saved'])})"
+            f" ({percent(-tokens['saved'])}), prefill {duration(time['with_policy'])} ->"
+            f" {duration(time['without_policy'])} ({percent(-time['saved'])})"
         )
     for model in summary["models"]:
         if change := (model["forgetting"] or {}).get("all"):

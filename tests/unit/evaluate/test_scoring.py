@@ -1,6 +1,7 @@
 """Scores and summaries: ungraded rows stay out of every average."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,17 +118,36 @@ def test_citation_difference_by_hand() -> None:
             diagnosed("branching", ["1", "1.2"], ["1", "1.1"]),
         ]
     )
-    # 1: 2-2, 1.1: 1-2, 1.2: 1-0; (0 + 1 + 1) / 3
-    assert found["citation_difference"] == pytest.approx(2 / 3)
-    assert found["citation_difference_per_100"] == pytest.approx(100 / 3)
+    # 1: 2-2, 1.1: 1-2; (0 + 1) / 2. No gold walk has 1.2.
+    assert found["citation_difference"] == 1 / 2
+    assert found["citation_difference_per_100"] == 100 / 4
+    assert found["invented_citations"] == 1
     assert found["gold_path"]["value"] == 0.5
     assert found["first_errors"] == {
         "none": 1,
         "format": 0,
+        "recall": 0,
         "perception": 0,
         "branching": 1,
         "final": 0,
     }
+
+
+def test_ids_of_any_length_are_sorted() -> None:
+    ids = ["1" * 5000, "12", "x", "1.10", "1.02", "1"]
+    found = diagnosis.summarize([diagnosed("branching", ids, ["1"])])
+    assert list(found["citations"]) == ["1", "1.02", "1.10", "12", "1" * 5000, "x"]
+
+
+def test_a_grader_that_raises_for_the_replaced_answer_leaves_it_unscored() -> None:
+    def raising(sample: Sample, completion: Completion) -> Score:
+        if sample.answer == "B":
+            raise ZeroDivisionError("no")
+        return Score(1.0)
+
+    asked = replace(sample("1"), facts={"original_answer": "B"})
+    row = scoring.score_one(asked, boxed("1", "A"), "cot", raising)
+    assert (row["value"], row["original"]) == (1.0, None)
 
 
 def test_citations_are_in_the_order_of_their_numbers() -> None:

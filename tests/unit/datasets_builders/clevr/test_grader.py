@@ -57,6 +57,9 @@ def test_the_gold_walk_has_no_error() -> None:
     ("old", "new", "answer", "error", "steps"),
     [
         ("large object? No", "large object? Yes", "Case 5", "perception", 1),
+        ("red object?", "blue object?", "Case 3", "recall", 0),
+        ("a cube?", "a sphere?", "Case 3", "recall", 2),
+        ("large object? No", "small object? Yes", "Case 3", "recall", 1),
         ("red object? Yes: go", "red object? No: go", "Case 3", "perception", 0),
         ("go to Condition 1.1.2", "go to Condition 1.1.1", "Case 3", "branching", 2),
         ("Condition 1:", "Condition 2:", "Case 3", "branching", 0),
@@ -69,6 +72,31 @@ def test_the_first_error_is_named(
 ) -> None:
     verdict = diagnose(SAMPLE, said(GOLD.replace(old, new, 1) if old else GOLD, answer))
     assert (verdict["first_error"], verdict["steps"]) == (error, steps)
+
+
+def test_a_walk_over_invented_questions_is_no_gold_path() -> None:
+    verdict = diagnose(SAMPLE, said(GOLD.replace("red", "blue", 1)))
+    assert verdict["correct"] and not verdict["gold_path"]
+
+
+def test_the_next_condition_outranks_a_bare_no() -> None:
+    text = (
+        "Condition 1 asks about red. There is no doubt: a red thing is there, so go to Condition "
+        "1.1. Nothing is large: Condition 1.1.2 (a cube): yes."
+    )
+    assert diagnose(SAMPLE, said(text))["first_error"] == "none"
+
+
+def test_a_walk_cut_off_before_its_last_decision_is_no_gold_path() -> None:
+    cut = GOLD[: GOLD.index("Condition 1.1.2: is")] + "Condition 1.1.2: is there a"
+    assert diagnose(SAMPLE, said(cut, None))["gold_path"] is False
+    assert diagnose(SAMPLE, said(GOLD, None))["gold_path"] is True
+
+
+@pytest.mark.parametrize("loop", ["Condition " + "1" * 5000, "Condition " + "1." * 5000, "١" * 9])
+def test_numbers_without_end_are_no_conditions(loop: str) -> None:
+    found = diagnose(SAMPLE, said(f"{loop} Condition {loop}"))
+    assert all(len(name) <= 64 for name in found["cited"])
 
 
 def test_a_walk_that_stops_early_or_goes_on_is_a_branching_error() -> None:
