@@ -18,7 +18,7 @@ SHIPPED = {
     "tiny/ablation.yaml",
     *(f"clevr/{v}_n{n}_qwen2_5_vl_{s}.yaml" for v in "tm" for n in (2, 4, 6) for s in ("3b", "7b")),
     *(f"baselines/{name}.yaml" for name in ("in_context", "direct_sft", "cot_sft", "cot_sft_grpo")),
-    *(f"baselines/{name}.yaml" for name in ("trimpi_no_poro", "trimpi")),
+    *(f"baselines/{name}.yaml" for name in ("cpt_cot_sft", "trimpi_no_poro", "trimpi")),
 }
 
 

@@ -175,6 +175,13 @@ def test_an_output_that_is_a_file(recipe: Path, tmp_path: Path) -> None:
         assert line.endswith("file: is a file; choose another --output")
 
 
+def test_a_folder_whose_name_looks_like_markup(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "x[" / "b]y"
+    result = call("run", recipe, "--dry-run", "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert str(folder) in result.stdout
+
+
 def test_options_that_do_not_apply(recipe: Path, tmp_path: Path) -> None:
     assert "use --set data.seed=N" in faults("data", "build", recipe, "--seed", "5")[0]
     builder = "datasets_builders.clevr.builder:build"

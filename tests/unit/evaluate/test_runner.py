@@ -10,6 +10,7 @@ from datasets_builders.clevr.grader import diagnose, grade
 from tests.evaluation_fakes import DIAGNOSE, FakePrefill, Scripted, Skill, pretend, prompt_text
 from trimpi.errors import UserError
 from trimpi.evaluate import evaluate_model, regrade
+from trimpi.evaluate.runner import graded_otherwise
 from trimpi.evaluate.settings import build_requests
 from trimpi.evaluate.store import read_rows
 from trimpi.grading import Grader, exact_answer
@@ -198,6 +199,28 @@ def test_regrade_needs_neither_model_nor_data(
     assert again["no_policy"]["diagnosis"]["rows"] == before["rows"]
     assert "diagnosis" not in again["recital"]
     assert 0 < again["recital"]["parts"]["similarity"] <= 1  # kept its own grader
+
+
+def test_scores_of_another_grader_are_noticed(
+    model: Path, clevr: DataFolder, tmp_path: Path
+) -> None:
+    output = tmp_path / "eval"
+    run(model, clevr, output, Scripted(pretend(Skill(1.0), clevr, None, 0)), diagnose=DIAGNOSE)
+    assert graded_otherwise(output, grade, diagnose) == []
+    assert graded_otherwise(output, grade) == ["no_policy"]
+    regrade(output, exact_answer, diagnose)
+    assert graded_otherwise(output, grade, diagnose) == ["no_policy"]
+    regrade(output, grade, diagnose)
+    assert graded_otherwise(output, grade, diagnose) == []
+
+
+def test_a_last_row_cut_inside_of_a_letter_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    whole = '{"text": "色"}\n'.encode()
+    file.write_bytes(whole + whole[:11])
+    assert read_rows(file, torn=True) == [{"text": "色"}]
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: not JSON"):
+        read_rows(file)
 
 
 def test_regrade_refuses_a_folder_that_is_not_complete(
