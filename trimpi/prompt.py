@@ -68,9 +68,11 @@ def render_target(sample: Sample, target: Target) -> str:
 
 def parse_response(text: str, target: Target = "cot") -> Response:
     """Take a completion apart; the last complete `\\boxed{}` counts, braces may nest."""
-    think = re.search(r"<think>(.*?)</think>", text, re.DOTALL)
-    rationale = think[1].strip() if think else None
-    tail = text[think.end() :] if think else text
+    # Not a pattern: on a text of many openings and no end it would take quadratic time.
+    start = text.find("<think>")
+    end = text.find("</think>", start) if start >= 0 else -1
+    rationale = text[start + len("<think>") : end].strip() if end >= 0 else None
+    tail = text[end + len("</think>") :] if end >= 0 else text
     answer = _last_boxed(tail)
     if target == "cot":
         pattern = r"\s*<think>(?:(?!</?think>).)*</think>\s*\\boxed\{.*\}\s*"

@@ -89,15 +89,15 @@ def test_rl_shows_both_prompts(recipe: Recipe, tmp_path: Path) -> None:
     ("stage", "row", "word"),
     [("stf", 0, "did you mean 'sft'"), ("cpt", 8, "rows 0 to 7")],
 )
-def test_a_models_text_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    token = Shown(0, 0, 7, harmless("\x1b[2J\x1b]0;pwn\x07\n"), 7, "in the loss")
-    print_tokens(Console(force_terminal=True), "row \x1b[2J", [token])
-    out = capsys.readouterr().out
-    assert "\\x1b[2J" in out and "\x1b[2J" not in out and "\x1b]0" not in out and "\x07" not in out
-
-
 def test_wrong_names_and_rows(
     recipe: Recipe, tmp_path: Path, stage: str, row: int, word: str
 ) -> None:
     with pytest.raises(UserError, match=word):
         shown(recipe, tmp_path, stage, row)
+
+
+def test_a_models_text_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    token = Shown(0, 0, 7, harmless("\x1b[2J\x1b]0;pwn\x07\n"), 7, "in the loss")
+    print_tokens(Console(force_terminal=True), "row \x1b[2J", [token])
+    out = capsys.readouterr().out
+    assert "\\x1b[2J" in out and "\x1b[2J" not in out and "\x1b]0" not in out and "\x07" not in out

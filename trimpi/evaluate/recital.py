@@ -9,6 +9,8 @@ recited text is closer to the right condition than to any other.
 import re
 from collections.abc import Sequence
 
+from rapidfuzz.distance import Levenshtein
+
 from trimpi.errors import UserError
 from trimpi.prompt import parse_response
 from trimpi.sample import Completion, DataFolder, Sample, Score
@@ -57,7 +59,7 @@ def grade(sample: Sample, completion: Completion) -> Score:
     """
     said = parse_response(completion.text).answer
     if said is None:
-        said = re.sub(r".*</think>", "", completion.text, flags=re.DOTALL).strip()
+        said = completion.text.rpartition("</think>")[2].strip()
     others: Sequence[str] = sample.facts.get("others", ())
     similarity = token_similarity(said, sample.answer)
     exact = float(_tokens(said) == _tokens(sample.answer))
@@ -74,15 +76,7 @@ def token_similarity(left: str, right: str) -> float:
     Tokens are words and dotted numbers in lower case. 1 for equal texts (two empty ones too), 0
     when nothing aligns.
     """
-    a, b = _tokens(left), _tokens(right)
-    if not a and not b:
-        return 1.0
-    row = list(range(len(b) + 1))
-    for i, token in enumerate(a, 1):
-        above, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (token != other))
-    return 1 - row[-1] / max(len(a), len(b))
+    return float(Levenshtein.normalized_similarity(_tokens(left), _tokens(right)))
 
 
 def _tokens(text: str) -> list[str]:
