@@ -1,0 +1,76 @@
+"""User profiles for tasks, drawn so that every version rule is exercised."""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from datasets_builders.gta.rules import Extent, Profile, VersionRule, VersionRules, Words
+
+BOUNDARY = 0.3
+"""Share of numbers that are drawn at an end of their interval, where versions change."""
+
+
+def draw_profiles(
+    rng: random.Random, rules: VersionRules, tasks: Sequence[Sequence[str]]
+) -> list[Profile]:
+    """A profile for each task; as many rules are covered as the tasks allow.
+
+    Tasks are gone through in order. Each gets a profile for the rule that has been used least so
+    far among the rules of its versioned tools; what that rule leaves open is drawn at random.
+
+    Args:
+        rng: fixes the result.
+        rules: attributes and version rules.
+        tasks: the tools that each task calls, in any order, repeats allowed.
+
+    Returns:
+        A value for each attribute, by task.
+    """
+    used: Counter[str] = Counter()
+    profiles: list[Profile] = []
+    for tools in tasks:
+        open_rules = [rule for tool in sorted(set(tools)) for rule in rules.tools.get(tool, ())]
+        wanted = None
+        if open_rules:
+            least = min(used[rule.id] for rule in open_rules)
+            wanted = rng.choice([rule for rule in open_rules if used[rule.id] == least])
+        profile = _within(rng, rules, wanted)
+        used.update(rules_used(rules, profile, tools))
+        profiles.append(profile)
+    return profiles
+
+
+def rules_used(rules: VersionRules, profile: Profile, tools: Iterable[str]) -> list[str]:
+    """Ids of the rules that decide the versions of `tools` for a profile, one a call."""
+    found = (rules.rule_for(tool, profile) for tool in tools)
+    return [rule.id for rule in found if rule is not None]
+
+
+def coverage(
+    rules: VersionRules, splits: Mapping[str, Iterable[tuple[Profile, str]]]
+) -> dict[str, dict[str, int]]:
+    """How often each rule decides a call, by rule id and split.
+
+    Args:
+        rules: all of whose rules are listed, also those that never decide.
+        splits: profile and tool of each call, by split.
+    """
+    table = {rule.id: dict.fromkeys(splits, 0) for tool in rules.tools.values() for rule in tool}
+    for split, calls in splits.items():
+        for profile, tool in calls:
+            if (rule := rules.rule_for(tool, profile)) is not None:
+                table[rule.id][split] += 1
+    return table
+
+
+def _within(rng: random.Random, rules: VersionRules, rule: VersionRule | None) -> Profile:
+    conditions: Mapping[str, Extent] = rule.conditions if rule else {}
+    return {n: _value(rng, conditions.get(n, whole)) for n, whole in rules.attributes.items()}
+
+
+def _value(rng: random.Random, extent: Extent) -> str | int:
+    if isinstance(extent, Words):
+        return rng.choice(extent.values)
+    if rng.random() < BOUNDARY:
+        return rng.choice((extent.low, extent.high))
+    return rng.randint(extent.low, extent.high)

@@ -1,0 +1,48 @@
+"""Profiles: every rule is exercised, and the draw is fixed by its seed."""
+
+import random
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets_builders.gta import rules as module
+from datasets_builders.gta.profiles import coverage, draw_profiles, rules_used
+from datasets_builders.gta.rules import read_version_rules
+
+RULES = read_version_rules(Path(module.__file__).with_name("version_rules.yaml"))
+TOOLS = [*RULES.tools, "Calculator", "Plot"]
+
+
+def test_each_rule_of_a_tool_is_used_before_one_is_used_twice() -> None:
+    tasks = [["OCR", "Calculator"]] * 5
+    profiles = draw_profiles(random.Random(3), RULES, tasks)
+    used = [rules_used(RULES, profile, ["OCR"])[0] for profile in profiles]
+    assert sorted(used) == [f"OCR.{number}" for number in range(1, 6)]
+
+
+@given(st.integers(0, 2**32), st.lists(st.lists(st.sampled_from(TOOLS), max_size=4), max_size=60))
+def test_profiles_fit_and_the_seed_fixes_them(seed: int, tasks: list[list[str]]) -> None:
+    profiles = draw_profiles(random.Random(seed), RULES, tasks)
+    assert profiles == draw_profiles(random.Random(seed), RULES, tasks)
+    assert len(profiles) == len(tasks)
+    for profile in profiles:
+        assert all(whole.holds(profile[name]) for name, whole in RULES.attributes.items())
+
+
+def test_a_hundred_tasks_cover_all_rules() -> None:
+    rng = random.Random(0)
+    tasks = [rng.sample(TOOLS, 3) for _ in range(100)]
+    profiles = draw_profiles(rng, RULES, tasks)
+    calls = [(p, tool) for p, tools in zip(profiles, tasks, strict=True) for tool in tools]
+    table = coverage(RULES, {"train": calls, "test": []})
+    assert set(table) == {rule.id for rules in RULES.tools.values() for rule in rules}
+    assert all(row["train"] >= 3 and row["test"] == 0 for row in table.values())
+    versioned = sum(tool in RULES.tools for tools in tasks for tool in tools)
+    assert sum(row["train"] for row in table.values()) == versioned
+
+
+def test_numbers_at_the_bounds_are_drawn() -> None:
+    profiles = draw_profiles(random.Random(1), RULES, [["CountGivenObject"]] * 200)
+    credits = {profile["credits"] for profile in profiles}
+    assert {0, 249, 250, 499, 500, 749, 750, 1000} <= credits
