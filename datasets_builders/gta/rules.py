@@ -103,7 +103,10 @@ def read_version_rules(file: Path) -> VersionRules:
         raise UserError(f"{file}: not YAML ({line}); correct the file") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: must hold the keys 'attributes' and 'versions'")
-    problems: list[str] = []
+    known = ("attributes", "versions", "special")
+    problems = [
+        f"{key}: unknown key; known: {', '.join(known)}" for key in content if key not in known
+    ]
     attributes = _attributes(content.get("attributes"), problems)
     tools: dict[str, tuple[VersionRule, ...]] = {}
     versions = content.get("versions")

@@ -6,7 +6,7 @@ A task is a query about pictures and the calls that solve it, each with its resu
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,31 @@ from trimpi.errors import UserError
 
 @dataclass(frozen=True)
 class Step:
-    """A call and what came of it; `result` is text, or the name of the picture that was made."""
+    """A call and what came of it; `result` is text, or the name of the picture that was made.
+
+    `marks` say what rules ask about and a call does not show, such as "mathematical".
+    """
 
     call: Call
     result: str
     thought: str = ""
+    marks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `images` are absolute paths by the names that calls use, such as `image/3.jpg`."""
+    """One task. `images` are absolute paths by the names that calls use, such as `image/3.jpg`.
+
+    `closed` says that the query has one short answer; `descriptions` are those of pictures, by
+    name, where they are known beside the steps.
+    """
 
     id: str
     query: str
     images: Mapping[str, str]
     steps: tuple[Step, ...]
+    closed: bool = False
+    descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,9 @@ def _task(
     steps = tuple(_steps(turns[1:], tools, faults))
     if not steps:
         faults.append("the dialogue holds no tool call; drop the task")
-    return Task(key, str(first.get("content", "")).strip(), images, steps), absent
+    answer = record.get("gt_answer")
+    closed = isinstance(answer, Mapping) and bool(answer.get("whitelist"))
+    return Task(key, str(first.get("content", "")).strip(), images, steps, closed), absent
 
 
 def _steps(turns: Sequence[Any], tools: Mapping[str, Tool], faults: list[str]) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from datasets_builders.gta import rules as module
 from datasets_builders.gta.profiles import coverage, draw_profiles, rules_used
 from datasets_builders.gta.rules import read_version_rules
 
-RULES = read_version_rules(Path(module.__file__).with_name("version_rules.yaml"))
+RULES = read_version_rules(Path(module.__file__).with_name("rules.yaml"))
 TOOLS = [*RULES.tools, "Calculator", "Plot"]
 
 

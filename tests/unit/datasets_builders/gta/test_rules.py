@@ -11,7 +11,7 @@ from datasets_builders.gta import rules as module
 from datasets_builders.gta.rules import Interval, VersionRules, in_words, read_version_rules
 from trimpi.errors import UserError
 
-FILE = Path(module.__file__).with_name("version_rules.yaml")
+FILE = Path(module.__file__).with_name("rules.yaml")
 PAPER: VersionRules = read_version_rules(FILE)
 
 profiles = st.fixed_dictionaries(

@@ -1,0 +1,110 @@
+"""Rules beyond versions, from the same file: which call comes first, or in place of another."""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from trimpi.errors import UserError
+
+Kind = Literal["describe_first", "needs", "substitute", "argument", "exact_names"]
+QUESTIONS = ("closed", "open")
+MARKS = ("mathematical",)
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "describe_first": ("tool",),
+    "needs": ("tool", "first"),
+    "substitute": ("tool", "use", "when"),
+    "argument": ("tool", "argument", "values"),
+    "exact_names": (),
+}
+"""The keys of each kind beside `id`, `kind` and `text`; all of them are required."""
+
+
+@dataclass(frozen=True)
+class SpecialRule:
+    """One rule; what a kind does not have is empty.
+
+    `describe_first`: of several pictures each is described by `tool` before other calls.
+    `needs`: `tool` is called on a picture after `first` was. `substitute`: `use` is called in place
+    of `tool` in steps marked `when`. `argument`: `tool` gets `argument` by the kind of question.
+    `exact_names`: pictures are named as given; nothing is rewritten.
+    """
+
+    id: str
+    kind: Kind
+    text: str
+    tool: str = ""
+    first: str = ""
+    use: str = ""
+    when: str = ""
+    argument: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_special_rules(file: Path, tools: Collection[str]) -> tuple[SpecialRule, ...]:
+    """Read `special` of a rule file, in the order of the file, which is that of application.
+
+    Args:
+        file: the rule file; no `special` in it means no such rule.
+        tools: names of all tools, without versions.
+
+    Raises:
+        UserError: all faults at once, one line each, with the key.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read ({line}); correct the file") from None
+    rows = content.get("special", []) if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: special: must be a list of rules")
+    problems = []
+    rules: list[SpecialRule] = []
+    for number, row in enumerate(rows, 1):
+        faults = list(_faults(row, tools, {rule.id for rule in rules}))
+        problems += [f"{file}: special.{number}: {fault}" for fault in faults]
+        if not faults:
+            rules.append(SpecialRule(**{**row, "text": " ".join(row["text"].split())}))
+    if problems:
+        raise UserError.join(problems)
+    return tuple(rules)
+
+
+def _faults(row: Any, tools: Collection[str], taken: Collection[str]) -> Iterator[str]:
+    if not isinstance(row, dict):
+        yield "must be an object with 'id', 'kind' and 'text'"
+        return
+    for key in ("id", "kind", "text"):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            yield f"{key!r} must be text; add it"
+            return
+    if row["id"] in taken:
+        yield f"id {row['id']!r} is given twice; rename one"
+    if row["kind"] not in get_args(Kind):
+        yield f"unknown kind {row['kind']!r}; {_near(row['kind'], get_args(Kind))}"
+        return
+    wanted = _KEYS[row["kind"]]
+    for key in row:
+        if key not in ("id", "kind", "text", *wanted):
+            yield f"unknown key {key!r}; {_near(key, wanted)}"
+    for key in wanted:
+        if key not in row:
+            yield f"needs the key {key!r}; add it"
+        elif key in ("tool", "first", "use") and row[key] not in tools:
+            yield f"{key}: unknown tool {row[key]!r}; {_near(row[key], tools)}"
+        elif key == "when" and row[key] not in MARKS:
+            yield f"when: unknown mark {row[key]!r}; {_near(row[key], MARKS)}"
+        elif key == "argument" and not isinstance(row[key], str):
+            yield f"argument: must be the name of an argument, found {row[key]!r}"
+        elif key == "values" and (not isinstance(row[key], dict) or set(row[key]) != {*QUESTIONS}):
+            yield f"values: must give a value for each of {', '.join(QUESTIONS)}"
+
+
+def _near(name: Any, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
