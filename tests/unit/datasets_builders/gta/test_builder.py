@@ -1,0 +1,201 @@
+"""The GTAPolicy builder on a small GTA folder that is made up."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from datasets_builders.check import check
+from datasets_builders.gta.builder import Arguments, build, split_tasks
+from datasets_builders.gta.grader import grade
+from datasets_builders.gta.source import Task
+from trimpi.errors import UserError
+from trimpi.sample import Completion, DataFolder
+
+REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "gta" / "sample"
+
+TOOLS: dict[str, list[tuple[str, str, Any]]] = {
+    "OCR": [("image", "image", None)],
+    "MathOCR": [("image", "image", None)],
+    "Calculator": [("expression", "text", None)],
+    "GoogleSearch": [("query", "text", None), ("k", "int", 10)],
+    "ImageDescription": [("image", "image", None)],
+    "TextToBbox": [("image", "image", None), ("text", "text", None), ("top1", "bool", True)],
+    "RegionAttributeDescription": [
+        ("image", "image", None), ("bbox", "text", None), ("attribute", "text", None),
+    ],
+    "CountGivenObject": [("image", "image", None), ("text", "text", None)],
+    "TextToImage": [("keywords", "text", None)],
+    "ImageStylization": [("image", "image", None), ("instruction", "text", None)],
+}  # fmt: skip
+
+
+def called(name: str, result: str, **arguments: Any) -> list[dict[str, Any]]:
+    function = {"name": name, "arguments": arguments}
+    return [
+        {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]},
+        {"role": "tool", "name": name, "content": {"type": "text", "content": result}},
+    ]
+
+
+@pytest.fixture(scope="module")
+def gta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve tasks over eleven pictures; tasks 0 and 1 share one."""
+    root = tmp_path_factory.mktemp("gta")
+    (root / "image").mkdir()
+    meta = {}
+    for name, inputs in TOOLS.items():
+        rows = [
+            {"name": n, "type": t, "optional": d is not None, "default": d} for n, t, d in inputs
+        ]
+        meta[name] = {"name": name, "description": f"Does {name}.", "inputs": rows}
+    (root / "toolmeta.json").write_text(json.dumps(meta))
+    tasks: dict[str, Any] = {}
+    for number in range(12):
+        picture = f"image/{max(number, 1)}.png"
+        Image.new("RGB", (16, 16), (20 * number, 90, 10)).save(root / picture)
+        turns = [
+            called("OCR", "12 dollars", image=picture)
+            + called("Calculator", "24", expression="12*2"),
+            called("CountGivenObject", "3", image=picture, text="egg"),
+            called("TextToBbox", "(1, 2, 3, 4)", image=picture, text="hat")
+            + called("RegionAttributeDescription", "red", image=picture, bbox="(1, 2, 3, 4)",
+                     attribute="color"),
+            called("GoogleSearch", "about eggs", query="eggs"),
+        ][number % 4]  # fmt: skip
+        tasks[str(number)] = {
+            "tools": [],
+            "files": [{"type": "image", "path": picture}],
+            "dialogs": [{"role": "user", "content": f"Question {number}?"}, *turns],
+            "gt_answer": {"whitelist": [["x"]]} if number % 2 else None,
+        }
+    (root / "dataset.json").write_text(json.dumps(tasks))
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(gta: Path, tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    return build(tmp_path_factory.mktemp("built") / "data", seed=0, source=str(gta))
+
+
+def test_every_call_is_a_row_and_tasks_stay_on_one_side(folder: DataFolder) -> None:
+    train, test = folder.read("train_cot"), folder.read("test")
+    assert len(train) + len(test) == 3 * (2 + 1 + 2 + 1)
+    sides = [{row.facts["source_task"] for row in rows} for rows in (train, test)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 12
+    assert {"0", "1"} <= sides[0] or {"0", "1"} <= sides[1]  # they share a picture
+    assert check(folder.root) == []
+
+
+def test_a_row_shows_profile_history_and_policy_name_and_asks_for_the_next_call(
+    folder: DataFolder,
+) -> None:
+    both = [*folder.read("train_cot"), *folder.read("test")]
+    rows = {row.id.partition("-")[2]: row for row in both}
+    second = rows["4-2"]
+    profile = second.facts["profile"]
+    assert second.query.splitlines()[:4] == [
+        "Pictures: image/4.png",
+        f"User profile: account_type {profile['account_type']}, age {profile['age']}, credits "
+        f"{profile['credits']}",
+        "Request: Question 4?",
+        "Calls so far:",
+    ]
+    assert second.query.splitlines()[4].endswith('{"image": "image/4.png"}} -> 12 dollars')
+    assert "under policy Velkar?" in second.query
+    assert second.answer == '{"name": "Calculator", "arguments": {"expression": "12*2"}}'
+    search = rows["3-1"]
+    assert json.loads(search.answer)["arguments"] == {"query": "eggs", "k": 1}  # closed question
+    assert json.loads(rows["7-1"].answer)["name"].startswith("GoogleSearch_v")
+    assert search.rationale is not None and "Rule S4:" in search.rationale
+    assert grade(second, Completion("x", f"\\boxed{{{second.answer}}}")).value == 1
+    same = '{"name": "Calculator", "arguments": {"expression": "24"}}'
+    assert grade(second, Completion("x", same)).value == 1
+
+
+def test_override_asks_for_other_versions_of_the_same_calls(folder: DataFolder) -> None:
+    test, override = folder.read("test"), folder.read("override")
+    assert [r.query.splitlines()[2] for r in test] == [r.query.splitlines()[2] for r in override]
+    for old, new in zip(test, override, strict=True):
+        assert new.facts["original_answer"] == old.answer
+        versioned = any(rule.startswith(f"{old.facts['tool']}.") for rule in old.facts["rules"])
+        assert (new.answer != old.answer) == versioned
+    shown, other = (folder.policies[name] for name in ("velkar", "override/velkar"))
+    assert shown.name == other.name == "Velkar" and shown.text != other.text
+
+
+def test_the_policy_holds_tools_and_rules(folder: DataFolder) -> None:
+    lines = folder.policies["velkar"].text.splitlines()
+    assert (
+        "Rule OCR.2: if credits is more than 250 and at most 750 and account_type is A or B, call "
+        "OCR_v4."
+    ) in lines
+    assert (
+        "- GoogleSearch (versions v1, v2, v3): Does GoogleSearch. Arguments: query (text); k (int, "
+        "optional, default 10)."
+    ) in lines
+    assert lines[-1] == "Rule S5: Write the file name of a picture exactly as it is given."
+
+
+def test_coverage_and_card(folder: DataFolder) -> None:
+    table = folder.card["coverage"]
+    assert table["OCR.1"].keys() == {"train_cot", "test"}
+    calls = sum(sum(row.values()) for row in table.values())
+    assert calls == 3 * (1 + 1 + 1 + 1)  # versioned calls: OCR, Count, Region, Search
+    assert folder.card["cot"] == "from the rules" and folder.card["left_out"] == {}
+
+
+def test_equal_seeds_give_equal_bytes(gta: Path, folder: DataFolder, tmp_path: Path) -> None:
+    again = build(tmp_path / "a", seed=0, source=str(gta))
+    assert again.card["digest"] == folder.card["digest"]
+    assert build(tmp_path / "b", seed=1, source=str(gta)).card["digest"] != folder.card["digest"]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ({}, "source: must be the folder of a GTA release"),
+        ({"source": "x", "sorce": 1}, "sorce: unknown argument; known: source, rules"),
+        ({"source": "x", "test_share": 1}, "test_share: must be between 0 and 1, found 1"),
+        ({"source": "x", "name": "Two words"}, "name: must be one word"),
+        ({"source": "x", "skip_missing": 1}, "skip_missing: must be true or false"),
+        ({"source": "x", "cot_tokens": 0}, "cot_tokens: must be a whole number"),
+        ({"source": "x", "rules": 3}, "rules: must be text or null"),
+        ({"source": "/nowhere"}, "/nowhere: no such folder; give the root of a GTA release"),
+        ({"source": "x", "generate": "nosuch:x"}, "generate: cannot load 'nosuch:x'"),
+    ],
+)
+def test_bad_arguments(args: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        build(tmp_path / "data", seed=0, **args)
+    assert any(found.startswith(line) for found in str(caught.value).splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_that_all_share_pictures_cannot_be_split(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"A")
+    tasks = [Task(str(n), "q", {"a": str(tmp_path / "a.png")}, ()) for n in range(3)]
+    with pytest.raises(UserError, match="3 tasks make 1 group"):
+        split_tasks(random.Random(0), tasks, Arguments("x").test_share)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the sample of GTA is not beside the project")
+def test_real_tasks_with_pictures_put_in(tmp_path: Path) -> None:
+    """The published dialogues; their pictures are not in the sample, so blank ones stand there."""
+    source = tmp_path / "gta"
+    (source / "image").mkdir(parents=True)
+    for name in ("dataset.json", "toolmeta.json"):
+        (source / name).write_bytes((REAL / name).read_bytes())
+    for number, name in enumerate(("image_96", "image_446", "image_227")):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(source / "image" / f"{name}.jpg")
+    made = build(tmp_path / "data", seed=0, source=str(source))
+    rows = [*made.read("train_cot"), *made.read("test")]
+    assert len(rows) == 7 and check(made.root) == []
+    first = next(row for row in rows if row.id.endswith("-0-1"))
+    assert "We are a family of 5 and everyone takes fish oil." in first.query
+    assert '"name": "OCR_v' in first.answer
+    solver = next(row for row in rows if row.facts["tool"] == "Solver")
+    assert "MathOCR" in solver.query and "-> " in solver.query  # the call before, with its result
