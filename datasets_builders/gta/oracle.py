@@ -16,11 +16,15 @@ from trimpi.errors import UserError
 
 @dataclass(frozen=True)
 class RuledStep:
-    """A call as the policy asks for it, its result, and the ids of the rules that made it so."""
+    """A call as the policy asks for it, its result, and the ids of the rules that made it so.
+
+    `thought` is the source's reason for the call, where it gives one.
+    """
 
     call: Call
     result: str
     rules: tuple[str, ...]
+    thought: str = ""
 
 
 def apply_rules(
@@ -40,7 +44,8 @@ def apply_rules(
         deciding = versions.rule_for(step.call.name, profile)
         name = versions.versioned(step.call.name, profile)
         decided = (*ids, *([deciding.id] if deciding else []))
-        found.append(RuledStep(replace(step.call, name=name), step.result, decided))
+        call = replace(step.call, name=name)
+        found.append(RuledStep(call, step.result, decided, step.thought))
     return tuple(found)
 
 

@@ -80,11 +80,13 @@ def rationale(
         versions: says which ids are rules of versions.
         texts: of all rules, by id.
     """
-    lines = [f"The next call is to {base}."]
+    lines = [" ".join(step.thought.split()) or f"The next call is to {base}."]
     for rule in step.rules:
         lines.append(f"Rule {rule}: {texts[rule]}")
         if (deciding := versions.rule_for(base, profile)) and deciding.id == rule:
             lines.append(f"The profile has {_reasons(deciding, profile)}, so this rule holds.")
+    if base not in versions.tools:
+        lines.append(f"{base} has no versions.")
     lines.append(f"So the call is {step.call.name}.")
     return "\n".join(lines)
 

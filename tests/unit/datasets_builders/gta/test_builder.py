@@ -107,6 +107,9 @@ def test_a_row_shows_profile_history_and_policy_name_and_asks_for_the_next_call(
     assert second.query.splitlines()[4].endswith('{"image": "image/4.png"}} -> 12 dollars')
     assert "under policy Velkar?" in second.query
     assert second.answer == '{"name": "Calculator", "arguments": {"expression": "12*2"}}'
+    assert second.rationale == (
+        "The next call is to Calculator.\nCalculator has no versions.\nSo the call is Calculator."
+    )
     search = rows["3-1"]
     assert json.loads(search.answer)["arguments"] == {"query": "eggs", "k": 1}  # closed question
     assert json.loads(rows["7-1"].answer)["name"].startswith("GoogleSearch_v")
@@ -197,5 +200,7 @@ def test_real_tasks_with_pictures_put_in(tmp_path: Path) -> None:
     first = next(row for row in rows if row.id.endswith("-0-1"))
     assert "We are a family of 5 and everyone takes fish oil." in first.query
     assert '"name": "OCR_v' in first.answer
+    assert first.rationale is not None
+    assert first.rationale.startswith("To answer the question, I need to extract the information")
     solver = next(row for row in rows if row.facts["tool"] == "Solver")
     assert "MathOCR" in solver.query and "-> " in solver.query  # the call before, with its result
