@@ -57,6 +57,26 @@ class Arguments:
     """Reverse CoT: most new tokens of a rationale."""
 
 
+def plan(**args: Any) -> dict[str, Any]:
+    """Check arguments, source and rules without building; returns what would be built.
+
+    Raises:
+        UserError: as `build` does.
+    """
+    seed = args.pop("seed", 0)
+    arguments = _parse(args)
+    _, versions, special, source = _read(arguments)
+    parts = split_tasks(random.Random(f"{seed}/split"), source.tasks, arguments.test_share)
+    # How many calls the rules ask for does not depend on the profile.
+    (anybody,) = draw_profiles(random.Random(0), versions, [[]])
+    rows = {
+        split: sum(len(apply_rules(task, anybody, versions, special)) for task in tasks)
+        for split, tasks in parts.items()
+    }
+    splits = {**rows, "override": rows["test"]}
+    return {"builder": BUILDER, "args": asdict(arguments), "seed": seed, "splits": splits}
+
+
 def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
     """Build a GTAPolicy data folder at `out`; equal arguments and seed give equal bytes.
 
@@ -68,13 +88,7 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
     """
     arguments = _parse(args)
     generate = resolve_generate(arguments.generate) if arguments.generate else None
-    file = Path(arguments.rules) if arguments.rules else RULES
-    versions = read_version_rules(file)
-    source = read_gta(Path(arguments.source), arguments.skip_missing)
-    special = read_special_rules(file, source.tools)
-    unknown = [tool for tool in versions.tools if tool not in source.tools]
-    if unknown:
-        raise UserError(f"{file}: versions.{unknown[0]}: no such tool in toolmeta.json; drop it")
+    file, versions, special, source = _read(arguments)
     content = {**asdict(arguments), "rules": hashlib.sha256(file.read_bytes()).hexdigest()}
     identity = {"card": content, "seed": seed, "code": code_digest(__file__)}
     with staged(Path(out), identity) as root:
@@ -108,6 +122,19 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
         about = _about(source, arguments)
         seal(root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra)
     return DataFolder(Path(out))
+
+
+def _read(
+    arguments: Arguments,
+) -> tuple[Path, VersionRules, tuple[SpecialRule, ...], Source]:
+    file = Path(arguments.rules) if arguments.rules else RULES
+    versions = read_version_rules(file)
+    source = read_gta(Path(arguments.source), arguments.skip_missing)
+    special = read_special_rules(file, source.tools)
+    unknown = [tool for tool in versions.tools if tool not in source.tools]
+    if unknown:
+        raise UserError(f"{file}: versions.{unknown[0]}: no such tool in toolmeta.json; drop it")
+    return file, versions, special, source
 
 
 def split_tasks(rng: random.Random, tasks: Sequence[Task], share: float) -> dict[str, list[Task]]:

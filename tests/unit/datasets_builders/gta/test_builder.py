@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets_builders.check import check
-from datasets_builders.gta.builder import Arguments, build, split_tasks
+from datasets_builders.gta.builder import Arguments, build, plan, split_tasks
 from datasets_builders.gta.grader import grade
 from datasets_builders.gta.source import Task
 from trimpi.errors import UserError
@@ -149,6 +149,13 @@ def test_coverage_and_card(folder: DataFolder) -> None:
     calls = sum(sum(row.values()) for row in table.values())
     assert calls == 3 * (1 + 1 + 1 + 1)  # versioned calls: OCR, Count, Region, Search
     assert folder.card["cot"] == "from the rules" and folder.card["left_out"] == {}
+
+
+def test_a_plan_knows_the_rows(gta: Path, folder: DataFolder) -> None:
+    planned = plan(seed=0, source=str(gta))
+    assert planned["splits"] == folder.card["splits"]
+    with pytest.raises(UserError, match="no such folder"):
+        plan(source="/nowhere")
 
 
 def test_equal_seeds_give_equal_bytes(gta: Path, folder: DataFolder, tmp_path: Path) -> None:
