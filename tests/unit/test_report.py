@@ -22,7 +22,7 @@ from trimpi.evaluate.store import read_rows, write_rows
 from trimpi.report import print_table, svg, write_report
 from trimpi.report.cards import choose
 from trimpi.report.curves import binned
-from trimpi.report.page import duration, points
+from trimpi.report.page import duration, literal, points
 from trimpi.runs import write_json
 
 ARMS = ("direct_sft", "cot_sft", "trimpi")
@@ -325,6 +325,10 @@ def test_long_curves_are_drawn_as_means_of_stretches() -> None:
     assert len(points_out) == 60
     assert {y for _, y in points_out} == {0.5}
     assert binned(points_in[:60]) == points_in[:60]
+
+
+def test_titles_and_tasks_stay_text_in_markdown() -> None:
+    assert literal("a <b>T</b> | x\n| y") == "a &lt;b>T&lt;/b> \\| x \\| y"
 
 
 def test_words_for_numbers() -> None:

@@ -64,7 +64,13 @@ def _environment(escape: bool) -> Environment:
     environment.filters["percent"] = percent
     environment.filters["points"] = points
     environment.filters["duration"] = duration
+    environment.filters["literal"] = literal
     return environment
+
+
+def literal(text: str) -> str:
+    """Text on one line of Markdown that makes neither a table cell nor HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def points(share: float | None, sign: bool = False) -> str:
