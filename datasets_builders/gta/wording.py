@@ -38,7 +38,7 @@ def write_policy(
     blocks += ["Rules for versions"]
     blocks += [f"Rule {id}: {texts[id]}" for rules in versions.tools.values() for id in _ids(rules)]
     blocks += ["General rules", *(f"Rule {rule.id}: {rule.text}" for rule in special)]
-    return Policy(name, (TextPart("\n".join(blocks)),), {"conditions": texts})
+    return Policy(name, (TextPart("\n".join(blocks)),), {"conditions": texts, "unit": "Rule"})
 
 
 def rule_texts(versions: VersionRules, special: Sequence[SpecialRule]) -> dict[str, str]:

@@ -19,6 +19,8 @@ from trimpi.sample import Completion, DataFolder, Sample, Score
 def samples(data: DataFolder, split: str) -> list[Sample]:
     """One request per condition of the policies that `split` is under, policies taking turns.
 
+    A condition is called as the policy calls it: `metadata.unit`, "Condition" without it.
+
     Raises:
         UserError: a policy has no `conditions` (number -> text) in its metadata.
     """
@@ -32,11 +34,12 @@ def samples(data: DataFolder, split: str) -> list[Sample]:
                 f"policies/{name}.json: no metadata.conditions (number -> text), so nothing to"
                 " recite; add them or take 'recital' out of evaluation.settings"
             )
+        word = policy.metadata.get("unit", "Condition")
         for index, (number, text) in enumerate(conditions.items()):
             sample = Sample(
                 id=f"{name}/{number}",
                 images=(),
-                query=f"What does Condition {number} of policy {policy.name} say?",
+                query=f"What does {word} {number} of policy {policy.name} say?",
                 policy=name,
                 answer=text,
                 facts={

@@ -1,5 +1,6 @@
 """The recital probe: what counts as reciting, and what it is compared with."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,14 @@ def test_policy_without_conditions_is_refused(clevr: DataFolder, tmp_path: Path)
     )
     with pytest.raises(UserError, match=r"policies/p\.json: no metadata\.conditions"):
         recital.samples(DataFolder(tmp_path), "test")
+
+
+def test_conditions_are_called_as_the_policy_calls_them(data: DataFolder) -> None:
+    file = data.root / "policies" / "lumen.json"
+    record = json.loads(file.read_text())
+    asked = [sample.query for sample in recital.samples(data, "test")]
+    assert asked == ["What does Condition 1 of policy Lumen Charter say?"]
+    record["metadata"]["unit"] = "Rule"
+    file.write_text(json.dumps(record))
+    (sample,) = recital.samples(DataFolder(data.root), "test")
+    assert sample.query == "What does Rule 1 of policy Lumen Charter say?"
