@@ -86,9 +86,9 @@ def test_the_gold_form_reads_back() -> None:
     ids=range(10),
 )  # fmt: skip
 def test_hostile_text_is_no_call_and_takes_no_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert parse_call(text) is None
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 @given(st.text(max_size=80))

@@ -391,9 +391,9 @@ def test_there_are_enough_of_them() -> None:
 def test_hostile_text_has_no_value_takes_no_time_and_does_nothing(
     text: str, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert value_of(text) is None
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.05
     assert not Path(MARK).exists() and capsys.readouterr() == ("", "") and not recwarn
 
 
@@ -414,6 +414,6 @@ def test_the_slowest_calls_that_are_allowed_are_fast() -> None:
              for arg in (big, "500", "[" + ", ".join(["9e99"] * 140) + "]")]  # fmt: skip
     texts += [f"{big} {sign} {big[:-300]}" for sign in ("*", "//", "%", "**")]
     for text in texts:
-        start = time.perf_counter()
+        start = time.process_time()
         value_of(text)
-        assert time.perf_counter() - start < 0.05, text
+        assert time.process_time() - start < 0.05, text
