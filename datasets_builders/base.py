@@ -5,7 +5,6 @@ aside, every gold answer is put to its own grader, the files are hashed, `card.j
 last, and only then does the folder get its name. A folder with a card is therefore a whole one.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 from trimpi import __version__
 from trimpi.errors import UserError
 from trimpi.grading import Grader
+from trimpi.lock import held
 from trimpi.policy import Policy
 from trimpi.prompt import render_target
 from trimpi.sample import Completion, DataFolder, Sample
@@ -39,28 +39,11 @@ def staged(out: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
         UserError: `out` exists already, cannot be made, or another build fills it now.
     """
     out = Path(out).absolute()
-    with _alone(out):
-        yield from _staged(out, identity)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold a lock beside `out`; it goes with the process, however that ends."""
     lock = out.with_name(f".{out.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w")
-    except OSError as error:
-        raise UserError(f"{out}: cannot write there ({error}); choose another folder") from None
-    with stream:
+    busy = "another build works there; wait for it, or choose another folder"
+    with held(lock, out, busy, "choose another folder"):
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{out}: another build works there; wait for it, or choose another folder"
-            ) from None
-        try:
-            yield
+            yield from _staged(out, identity)
         finally:
             lock.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from datasets_builders.base import CARD, content_files, hash_file
 from datasets_builders.parallel import processors
 from trimpi.errors import UserError
+from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.policy import Policy
 from trimpi.sample import DataFolder, Sample
 
@@ -118,7 +119,7 @@ def _picture(file: Path) -> str:
     try:
         with Image.open(file) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         return f"{file}: not a whole picture ({error}); restore it"
     return ""
 

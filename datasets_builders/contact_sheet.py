@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from trimpi.errors import UserError
+from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.policy import Policy
 from trimpi.sample import Sample
 
@@ -64,7 +65,7 @@ def _paste(sheet: Image.Image, images: Sequence[str], left: int, top: int) -> No
         try:
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except PICTURE_ERRORS as error:
             raise UserError(f"{path}: not a whole picture ({error}); restore it") from None
         scale = min(share / image.width, PICTURE[1] / image.height)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

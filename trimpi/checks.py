@@ -15,6 +15,7 @@ from trimpi.errors import UserError
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
+from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SftConfig, StageConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import bind_problems, resolve_callable
@@ -324,7 +325,7 @@ def _image_fault(image: str) -> str:
     try:
         with Image.open(image) as picture:
             picture.load()  # verify() does not see a JPEG that is cut off
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         return " ".join(str(error).split())
     return ""
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from trimpi.errors import UserError
+from trimpi.picture_file import PICTURE_ERRORS
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 CACHE_BYTES = 1 << 29
@@ -123,7 +124,7 @@ def open_picture(path: str) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: no such picture; restore the file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise UserError(f"{path}: not a readable picture ({error}); replace the file") from None
 
 

@@ -9,8 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from trimpi.checks import check_rows
 from trimpi.data_step import Say, minutes, prepare_data
 from trimpi.errors import UserError
 from trimpi.launch import run_stage
+from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.quiet import quiet
@@ -342,21 +342,7 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     say(f"{name}: {minutes(time.time() - start)}")
 
 
-@contextmanager
-def alone_in(run: Path) -> Iterator[None]:
-    """One run at a time in a folder; the lock goes with the process, however that ends."""
-    import fcntl
-
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        stream = (run / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{run}: cannot write there ({error}); choose another --output") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{run}: another run works in this folder; wait for it, or choose --output"
-            ) from None
-        yield
+def alone_in(run: Path) -> AbstractContextManager[None]:
+    """One run at a time in a folder."""
+    busy = "another run works in this folder; wait for it, or choose --output"
+    return held(run / ".lock", run, busy, "choose another --output")

@@ -293,17 +293,6 @@ class Recipe(Section):
     """Accelerators that a stage trains on, one process each; batch sizes stay global."""
     launcher: str | None = None
     """Command prefix that starts a stage's processes; None with several devices is torchrun."""
-
-    @field_validator("launcher")
-    @classmethod
-    def _launcher(cls, value: str | None) -> str | None:
-        try:
-            if value is not None and not shlex.split(value):
-                raise ValueError("it is empty")
-        except ValueError as error:
-            raise ValueError(f"{value!r} is no command ({error}); correct or drop it") from None
-        return value
-
     model: ModelConfig
     data: DataConfig
     grader: ModuleName = "trimpi.grading:exact_answer"
@@ -314,6 +303,16 @@ class Recipe(Section):
     """Chains of stages to compare; None is one arm `main` of all stages. `[]` is the base model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
+
+    @field_validator("launcher")
+    @classmethod
+    def _launcher(cls, value: str | None) -> str | None:
+        try:
+            if value is not None and not shlex.split(value):
+                raise ValueError("it is empty")
+        except ValueError as error:
+            raise ValueError(f"{value!r} is no command ({error}); correct or drop it") from None
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from trimpi.batch import IGNORED, Encoded, encode_text
 from trimpi.errors import UserError
+from trimpi.group_layout import aware_in_group
 from trimpi.model import load_config, load_processor, visual_token_ids
 from trimpi.model_source import locate
 from trimpi.pipeline import prepare_data
@@ -76,7 +77,7 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     visual = visual_token_ids(load_config(model, recipe.model), processor.tokenizer)
     title = f"{stage} ({config.kind}), {config.split} row {row}, id {sample.id}"
     if isinstance(config, RlConfig):
-        aware = round(config.group_size * config.policy_fraction)
+        aware = sum(aware_in_group(config.group_size, config.policy_fraction))
         free = config.group_size - aware
         views: list[tuple[str, Policy | None]] = [
             (f"scored on, and {free} of a group generated from", None)

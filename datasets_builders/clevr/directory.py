@@ -9,6 +9,7 @@ from PIL import Image
 
 from datasets_builders.base import hash_file
 from trimpi.errors import UserError
+from trimpi.picture_file import PICTURE_ERRORS
 
 from .ontology import ATTRIBUTES
 
@@ -113,6 +114,6 @@ def _image_of(scene: dict, images: Path, where: str) -> Path:
     try:
         with Image.open(image) as picture:
             picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise UserError(f"{image}: not a readable picture ({error}); export it anew") from None
     return image

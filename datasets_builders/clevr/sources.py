@@ -19,6 +19,7 @@ from datasets_builders.clevr.pictures import Order, Scene, Studio, draw_all, gen
 from datasets_builders.clevr.render import save_png
 from datasets_builders.clevr.tree import Step, Tree
 from trimpi.errors import UserError
+from trimpi.picture_file import PICTURE_ERRORS
 
 _CROP_SCENES = 4000
 
@@ -214,7 +215,7 @@ def open_image(file: Path) -> Image.Image:
     try:
         image = Image.open(file)
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise UserError(
             f"{file}: not a whole picture ({error}); restore it or leave it out"
         ) from None

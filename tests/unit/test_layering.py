@@ -8,12 +8,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-BUILDERS_MAY = {"errors", "policy", "sample", "prompt", "grading"}
+BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "sample", "prompt", "grading"}
 """Modules of trimpi that a builder may import (and `trimpi` itself, for its version)."""
 
 LAYERS = {
     0: {"errors"},
-    1: {"policy", "sample"},
+    1: {"lock", "picture_file", "policy", "sample"},
     2: {"group_layout", "prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve",
         "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-)
+from transformers import GenerationConfig
 
 from trimpi.batch import collate, encode_text
 from trimpi.errors import UserError
