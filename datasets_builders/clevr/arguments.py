@@ -1,6 +1,5 @@
 """Arguments of the ClevrPolicy builder: typed, checked all at once, before anything is drawn."""
 
-import difflib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -9,6 +8,7 @@ from typing import Any
 
 from datasets_builders.clevr.camera import CLEVR, TINY, Profile, scaled
 from datasets_builders.clevr.tree import MAX_DEPTH
+from datasets_builders.hints import hint
 from datasets_builders.parallel import processors
 from trimpi.errors import UserError
 
@@ -108,9 +108,8 @@ def parse(args: Mapping[str, Any]) -> Arguments:
     known = [field.name for field in fields(Arguments)]
     for key in args:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            problems.append(f"{key}: unknown argument of the clevr builder; {hint}")
+            cure = hint(key, known)
+            problems.append(f"{key}: unknown argument of the clevr builder; {cure}")
     values = {key: value for key, value in args.items() if key in known}
     for key, value in values.items():
         problem = _CHECKS[key](value)

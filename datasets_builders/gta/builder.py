@@ -195,13 +195,13 @@ def _rows(
                 "defaults": source.tools[tool].defaults,
             }
             if new:
-                facts["original_answer"] = wording.answer(old.call)
+                facts["original_answer"] = old.call.to_json()
             yield Sample(
                 id=f"{split}-{task.id}-{number + 1}",
                 images=images,
                 query=wording.request(name, task, profile, steps[:number]),
                 policy=f"override/{name.lower()}" if new else name.lower(),
-                answer=wording.answer(step.call),
+                answer=step.call.to_json(),
                 rationale=wording.rationale(tool, profile, step, ruling, texts),
                 facts=facts,
             )

@@ -5,7 +5,6 @@ all profiles among them: for every profile exactly one rule holds. That is prove
 read, by trying one profile of each cell that the rules' bounds cut the attributes into.
 """
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from datasets_builders.hints import hint
 from trimpi.errors import UserError
 
 Profile = Mapping[str, str | int]
@@ -94,15 +94,7 @@ def read_version_rules(file: Path) -> VersionRules:
             or value, a condition that is none, a rule that can never hold, profiles without a
             rule (a gap) or with several (an overlap).
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); check the path") from None
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{file}: not YAML ({line}); correct the file") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must hold the keys 'attributes' and 'versions'")
+    content = read_rule_file(file)
     known = ("attributes", "versions", "special")
     problems = [
         f"{key}: unknown key; known: {', '.join(known)}" for key in content if key not in known
@@ -122,6 +114,24 @@ def read_version_rules(file: Path) -> VersionRules:
     if problems:
         raise UserError.join([f"{file}: {problem}" for problem in problems])
     return VersionRules(attributes, tools)
+
+
+def read_rule_file(file: Path) -> dict[str, Any]:
+    """The keys of a rule file, unchecked.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or holds no keys.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); check the path") from None
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read, not YAML ({line}); correct the file") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must hold the keys 'attributes' and 'versions'")
+    return content
 
 
 def in_words(name: str, extent: Extent) -> str:
@@ -176,9 +186,7 @@ def _rules(
             if name == "version":
                 continue
             if name not in attributes:
-                near = difflib.get_close_matches(str(name), attributes, 1, 0.55)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(attributes)}"
-                problems.append(f"{key}: unknown attribute {name!r}; {hint}")
+                problems.append(f"{key}: unknown attribute {name!r}; {hint(name, attributes)}")
                 continue
             try:
                 conditions[name] = _condition(value, attributes[name])

@@ -3,7 +3,6 @@
 A task is a query about pictures and the calls that solve it, each with its result.
 """
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from datasets_builders.gta.calls import Call
 from datasets_builders.gta.tools import Tool, read_json_object, read_tools
+from datasets_builders.hints import hint
 from trimpi.errors import UserError
 
 
@@ -143,9 +143,8 @@ def _steps(turns: Sequence[Any], tools: Mapping[str, Tool], faults: list[str]) -
                     faults.append(f"turn {number}: a tool call without name and arguments")
                     continue
                 if call.name not in tools:
-                    near = difflib.get_close_matches(call.name, tools, 1, 0.5)
-                    hint = f"did you mean {near[0]!r}?" if near else "add it to toolmeta.json"
-                    faults.append(f"turn {number}: unknown tool {call.name!r}; {hint}")
+                    cure = hint(call.name, tools, "add it to toolmeta.json")
+                    faults.append(f"turn {number}: unknown tool {call.name!r}; {cure}")
                 else:
                     fit = tools[call.name].faults(call)
                     faults += [f"turn {number}: {fault}" for fault in fit]

@@ -1,13 +1,12 @@
 """Rules beyond versions, from the same file: which call comes first, or in place of another."""
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
+from datasets_builders.gta.rules import read_rule_file
+from datasets_builders.hints import hint
 from trimpi.errors import UserError
 
 Kind = Literal["describe_first", "needs", "substitute", "argument", "exact_names"]
@@ -55,12 +54,7 @@ def read_special_rules(file: Path, tools: Collection[str]) -> tuple[SpecialRule,
     Raises:
         UserError: all faults at once, one line each, with the key.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read ({line}); correct the file") from None
-    rows = content.get("special", []) if isinstance(content, dict) else None
+    rows = read_rule_file(file).get("special", [])
     if not isinstance(rows, list):
         raise UserError(f"{file}: special: must be a list of rules")
     problems = []
@@ -86,25 +80,20 @@ def _faults(row: Any, tools: Collection[str], taken: Collection[str]) -> Iterato
     if row["id"] in taken:
         yield f"id {row['id']!r} is given twice; rename one"
     if row["kind"] not in get_args(Kind):
-        yield f"unknown kind {row['kind']!r}; {_near(row['kind'], get_args(Kind))}"
+        yield f"unknown kind {row['kind']!r}; {hint(row['kind'], get_args(Kind))}"
         return
     wanted = _KEYS[row["kind"]]
     for key in row:
         if key not in ("id", "kind", "text", *wanted):
-            yield f"unknown key {key!r}; {_near(key, wanted)}"
+            yield f"unknown key {key!r}; {hint(key, wanted)}"
     for key in wanted:
         if key not in row:
             yield f"needs the key {key!r}; add it"
         elif key in ("tool", "first", "use") and row[key] not in tools:
-            yield f"{key}: unknown tool {row[key]!r}; {_near(row[key], tools)}"
+            yield f"{key}: unknown tool {row[key]!r}; {hint(row[key], tools)}"
         elif key == "when" and row[key] not in MARKS:
-            yield f"when: unknown mark {row[key]!r}; {_near(row[key], MARKS)}"
+            yield f"when: unknown mark {row[key]!r}; {hint(row[key], MARKS)}"
         elif key == "argument" and not isinstance(row[key], str):
             yield f"argument: must be the name of an argument, found {row[key]!r}"
         elif key == "values" and (not isinstance(row[key], dict) or set(row[key]) != {*QUESTIONS}):
             yield f"values: must give a value for each of {', '.join(QUESTIONS)}"
-
-
-def _near(name: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), list(known), 1, 0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

@@ -1,13 +1,13 @@
 """Tools as GTA describes them: `toolmeta.json`, a description and typed inputs for each."""
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets_builders.gta.calls import Call
+from datasets_builders.hints import hint
 from trimpi.errors import UserError
 
 TYPES = ("text", "image", "int", "float", "bool")
@@ -43,7 +43,8 @@ class Tool:
         found = []
         for name, value in call.arguments.items():
             if name not in known:
-                found.append(f"{self.name} has no argument {name!r}; {_nearest(name, known)}")
+                cure = hint(name, known, f"it has {', '.join(known) or 'none'}")
+                found.append(f"{self.name} has no argument {name!r}; {cure}")
             elif not _fits(value, known[name].type):
                 found.append(
                     f"{self.name}.{name} must be of type {known[name].type}, found {value!r}"
@@ -126,8 +127,3 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, bool)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number if kind == "float" else number and isinstance(value, int)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from datasets_builders.gta.calls import Call
 from datasets_builders.gta.oracle import RuledStep
 from datasets_builders.gta.rules import Profile, VersionRule, VersionRules, in_words
 from datasets_builders.gta.source import Task
@@ -36,7 +34,7 @@ def write_policy(
     blocks = [INTRODUCTION.format(name=name, example=example), "Tools"]
     blocks += [f"- {_describe(tool, versions)}" for tool in tools.values()]
     blocks += ["Rules for versions"]
-    blocks += [f"Rule {id}: {texts[id]}" for rules in versions.tools.values() for id in _ids(rules)]
+    blocks += [f"Rule {r.id}: {texts[r.id]}" for rules in versions.tools.values() for r in rules]
     blocks += ["General rules", *(f"Rule {rule.id}: {rule.text}" for rule in special)]
     return Policy(name, (TextPart("\n".join(blocks)),), {"conditions": texts, "unit": "Rule"})
 
@@ -91,7 +89,7 @@ def rationale(
     return "\n".join(lines)
 
 
-def override_versions(versions: VersionRules, shift: int = 1) -> VersionRules:
+def override_versions(versions: VersionRules) -> VersionRules:
     """The same rules with each tool's versions moved on, so that every profile gets another one.
 
     Raises:
@@ -102,18 +100,9 @@ def override_versions(versions: VersionRules, shift: int = 1) -> VersionRules:
         names = sorted({rule.version for rule in rules})
         if len(names) < 2:
             raise ValueError(f"{tool} has one version alone")
-        following = {n: names[(i + shift) % len(names)] for i, n in enumerate(names)}
+        following = {n: names[(i + 1) % len(names)] for i, n in enumerate(names)}
         moved[tool] = tuple(replace(rule, version=following[rule.version]) for rule in rules)
     return VersionRules(versions.attributes, moved)
-
-
-def answer(call: Call) -> str:
-    """The gold answer of a row."""
-    return call.to_json()
-
-
-def _ids(rules: Sequence[VersionRule]) -> list[str]:
-    return [rule.id for rule in rules]
 
 
 def _condition(rule: VersionRule) -> str:
@@ -142,7 +131,7 @@ def _describe(tool: Tool, versions: VersionRules) -> str:
 
 
 def _argument(entry: Input) -> str:
-    optional: Any = ""
+    optional = ""
     if entry.optional:
         default = "" if entry.default is None else f", default {json.dumps(entry.default)}"
         optional = f", optional{default}"

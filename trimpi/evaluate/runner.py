@@ -196,8 +196,7 @@ def regrade(
     grader = grader or OWN_GRADERS.get(made_by["setting"])
     if grader is None:
         raise UserError(f"{folder}: setting {made_by['setting']!r} needs a grader; give one")
-    fits = made_by["setting"] in REASONED and made_by["target"] == "cot"
-    return _grade(store, grader, diagnose if fits else None, reuse=False)
+    return _grade(store, grader, _fitting(diagnose, made_by), reuse=False)
 
 
 def graded_otherwise(folder: Path, grader: Grader, diagnose: Diagnose | None = None) -> list[str]:
@@ -211,12 +210,16 @@ def graded_otherwise(folder: Path, grader: Grader, diagnose: Diagnose | None = N
         if ".old-" in file.parent.name or "grader" not in made_by:
             continue
         name = file.parent.name
-        target = made_by["completions"].get("target")
-        fits = name in REASONED and target == "cot" and diagnose is not None
-        wanted = (_name(OWN_GRADERS.get(name, grader)), _name(diagnose) if fits else None)
+        analysis = _fitting(diagnose, made_by["completions"])
+        wanted = (_name(OWN_GRADERS.get(name, grader)), _name(analysis) if analysis else None)
         if (made_by["grader"], made_by.get("diagnose")) != wanted:
             found.append(name)
     return found
+
+
+def _fitting(diagnose: Diagnose | None, made_by: Mapping[str, Any]) -> Diagnose | None:
+    """The error analysis where completions of this identity hold reasoning to be analysed."""
+    return diagnose if made_by["setting"] in REASONED and made_by["target"] == "cot" else None
 
 
 def _grade(
