@@ -8,6 +8,7 @@ one task, and of tasks that share a picture, are never on both sides of the spli
 import hashlib
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -29,6 +30,7 @@ from datasets_builders.gta.profiles import coverage, draw_profiles
 from datasets_builders.gta.rules import Profile, VersionRules, read_version_rules
 from datasets_builders.gta.source import Source, Task, read_gta
 from datasets_builders.gta.special import SpecialRule, read_special_rules
+from datasets_builders.gta.split import split_tasks
 from trimpi.errors import UserError
 from trimpi.policy import Policy
 from trimpi.sample import Completion, DataFolder, Sample
@@ -49,6 +51,8 @@ class Arguments:
     """The policy's name, which requests call it by."""
     test_share: float = 0.2
     """Share of the tasks to test on, at least one."""
+    profiles: int = 1
+    """User profiles a task; each gives a row for every call."""
     skip_missing: bool = False
     """Leave tasks out whose pictures are not there."""
     generate: str | None = None
@@ -66,11 +70,10 @@ def plan(**args: Any) -> dict[str, Any]:
     seed = args.pop("seed", 0)
     arguments = _parse(args)
     _, versions, special, source = _read(arguments)
-    parts = split_tasks(random.Random(f"{seed}/split"), source.tasks, arguments.test_share)
-    # How many calls the rules ask for does not depend on the profile.
-    (anybody,) = draw_profiles(random.Random(0), versions, [[]])
+    calls = _calls(source, versions, special)
+    parts = _split(seed, source, arguments, calls)
     rows = {
-        split: sum(len(apply_rules(task, anybody, versions, special)) for task in tasks)
+        split: arguments.profiles * sum(len(calls[task.id]) for task in tasks)
         for split, tasks in parts.items()
     }
     splits = {**rows, "override": rows["test"]}
@@ -98,16 +101,17 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
             name.lower(): wording.write_policy(name, source.tools, versions, special),
             f"override/{name.lower()}": wording.write_policy(name, source.tools, new, special),
         }
-        parts = split_tasks(random.Random(f"{seed}/split"), source.tasks, arguments.test_share)
+        calls = _calls(source, versions, special)
         extra: dict[str, Any] = {"cot": "from the rules", "left_out": dict(source.left_out)}
-        calls: dict[str, list[tuple[Profile, str]]] = {}
-        for split, tasks in parts.items():
+        deciding: dict[str, list[list[str]]] = {}
+        for split, tasks in _split(seed, source, arguments, calls).items():
             rng = random.Random(f"{seed}/profiles/{split}")
-            tools = [[step.call.name for step in task.steps] for task in tasks]
+            repeated = [task for task in tasks for _ in range(arguments.profiles)]
+            tools = [[tool for tool, _ in calls[task.id]] for task in repeated]
             profiles = draw_profiles(rng, versions, tools)
-            pairs = list(zip(tasks, profiles, strict=True))
+            pairs = list(zip(repeated, profiles, strict=True))
             rows = list(_rows(root, split, name, pairs, versions, special, source, None))
-            calls[split] = [(row.facts["profile"], row.facts["tool"]) for row in rows]
+            deciding[split] = [row.facts["rules"] for row in rows]
             if split == "train_cot" and generate is not None:
                 rows, extra["reverse_cot"] = _reverse(rows, policies, generate, arguments, seed)
                 extra["cot"] = "reverse"
@@ -117,7 +121,8 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
                 moved = list(_rows(root, "override", name, pairs, versions, special, source, new))
                 check_gold(moved, grade, _near_misses)
                 write_split(root, "override", moved)
-        extra["coverage"] = coverage(versions, calls)
+                deciding["override"] = [row.facts["rules"] for row in moved]
+        extra["coverage"] = coverage(wording.rule_texts(versions, special), deciding)
         write_policies(root, policies)
         about = _about(source, arguments)
         seal(root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra)
@@ -137,37 +142,6 @@ def _read(
     return file, versions, special, source
 
 
-def split_tasks(rng: random.Random, tasks: Sequence[Task], share: float) -> dict[str, list[Task]]:
-    """Tasks for training and for testing; tasks that share a picture stay together.
-
-    Raises:
-        UserError: there are fewer than two groups of tasks.
-    """
-    owner: dict[str, int] = {}
-    groups: dict[int, list[Task]] = {}
-    for number, task in enumerate(tasks):
-        contents = [hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in task.images.values()]
-        met = {owner[content] for content in contents if content in owner}
-        joined = [task for key in sorted(met) for task in groups.pop(key)] + [task]
-        groups[number] = joined
-        for key, value in owner.items():
-            if value in met:
-                owner[key] = number
-        owner.update(dict.fromkeys(contents, number))
-    if len(groups) < 2:
-        raise UserError(
-            f"source: {len(tasks)} tasks make {len(groups)} group that shares no picture with"
-            " another; training and test need one each, give more tasks"
-        )
-    order = list(groups.values())
-    rng.shuffle(order)
-    wanted = max(1, round(share * len(tasks)))
-    test: list[Task] = []
-    while order[1:] and len(test) < wanted:
-        test += order.pop()
-    return {"train_cot": [task for group in order for task in group], "test": test}
-
-
 def _rows(
     root: Path,
     split: str,
@@ -181,7 +155,9 @@ def _rows(
     """One row a step; with `new` the rows of an override, which say the former answer too."""
     ruling = new or versions
     texts = wording.rule_texts(ruling, special)
+    met: Counter[str] = Counter()
     for task, profile in pairs:
+        met[task.id] += 1
         images = _copy_pictures(root, "test" if new else split, task)
         steps = apply_rules(task, profile, ruling, special)
         before = apply_rules(task, profile, versions, special)
@@ -192,12 +168,13 @@ def _rows(
                 "profile": dict(profile),
                 "tool": tool,
                 "rules": list(step.rules),
+                "walk": [rule.id for rule in wording.walk(tool, profile, ruling)],
                 "defaults": source.tools[tool].defaults,
             }
             if new:
                 facts["original_answer"] = old.call.to_json()
             yield Sample(
-                id=f"{split}-{task.id}-{number + 1}",
+                id=f"{split}-{task.id}-{met[task.id]}-{number + 1}",
                 images=images,
                 query=wording.request(name, task, profile, steps[:number]),
                 policy=f"override/{name.lower()}" if new else name.lower(),
@@ -205,6 +182,35 @@ def _rows(
                 rationale=wording.rationale(tool, profile, step, ruling, texts),
                 facts=facts,
             )
+
+
+def _calls(
+    source: Source, versions: VersionRules, special: Sequence[SpecialRule]
+) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """By task id: tool and special rules of each call, which do not depend on the profile."""
+    (anybody,) = draw_profiles(random.Random(0), versions, [[]])
+    ids = {rule.id for rule in special}
+    return {
+        task.id: [
+            (_base(step, source), tuple(rule for rule in step.rules if rule in ids))
+            for step in apply_rules(task, anybody, versions, special)
+        ]
+        for task in source.tasks
+    }
+
+
+def _split(
+    seed: int,
+    source: Source,
+    arguments: Arguments,
+    calls: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]],
+) -> dict[str, list[Task]]:
+    traits = {
+        id: {trait for tool, rules in of_task for trait in (tool, *rules)}
+        for id, of_task in calls.items()
+    }
+    rng = random.Random(f"{seed}/split")
+    return split_tasks(rng, source.tasks, arguments.test_share, traits)
 
 
 def _base(step: RuledStep, source: Source) -> str:
@@ -296,9 +302,10 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
         problems.append(f"name: must be one word of letters and digits, found {name!r}")
     if not isinstance(args.get("skip_missing", False), bool):
         problems.append(f"skip_missing: must be true or false, found {args['skip_missing']!r}")
-    tokens = args.get("cot_tokens", 512)
-    if type(tokens) is not int or tokens < 1:
-        problems.append(f"cot_tokens: must be a whole number from 1 on, found {tokens!r}")
+    for key in ("cot_tokens", "profiles"):
+        number = args.get(key, 1)
+        if type(number) is not int or number < 1:
+            problems.append(f"{key}: must be a whole number from 1 on, found {number!r}")
     for key in ("rules", "generate"):
         if not isinstance(args.get(key), str | None):
             problems.append(f"{key}: must be text or null, found {args[key]!r}")

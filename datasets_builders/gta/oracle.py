@@ -108,8 +108,11 @@ def _argument(task: Task, steps: list[Marked], rule: SpecialRule) -> list[Marked
     return [ruled(*marked) for marked in steps]
 
 
-def _as_they_are(task: Task, steps: list[Marked], rule: SpecialRule) -> list[Marked]:
-    return steps
+def _exact_names(task: Task, steps: list[Marked], rule: SpecialRule) -> list[Marked]:
+    # Calls in a source name pictures rightly; the rule is about every call that names one.
+    return [
+        (step, (*ids, rule.id) if "image" in step.call.arguments else ids) for step, ids in steps
+    ]
 
 
 _APPLY = {
@@ -117,5 +120,5 @@ _APPLY = {
     "needs": _needs,
     "substitute": _substitute,
     "argument": _argument,
-    "exact_names": _as_they_are,
+    "exact_names": _exact_names,
 }

@@ -47,19 +47,19 @@ def rules_used(rules: VersionRules, profile: Profile, tools: Iterable[str]) -> l
 
 
 def coverage(
-    rules: VersionRules, splits: Mapping[str, Iterable[tuple[Profile, str]]]
+    rules: Iterable[str], splits: Mapping[str, Iterable[Iterable[str]]]
 ) -> dict[str, dict[str, int]]:
     """How often each rule decides a call, by rule id and split.
 
     Args:
-        rules: all of whose rules are listed, also those that never decide.
-        splits: profile and tool of each call, by split.
+        rules: ids of all rules; those that never decide are listed too.
+        splits: ids of the rules that decide each call, by split.
     """
-    table = {rule.id: dict.fromkeys(splits, 0) for tool in rules.tools.values() for rule in tool}
+    table = {rule: dict.fromkeys(splits, 0) for rule in rules}
     for split, calls in splits.items():
-        for profile, tool in calls:
-            if (rule := rules.rule_for(tool, profile)) is not None:
-                table[rule.id][split] += 1
+        for ids in calls:
+            for rule in ids:
+                table[rule][split] += 1
     return table
 
 

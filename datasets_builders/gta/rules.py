@@ -94,7 +94,15 @@ def read_version_rules(file: Path) -> VersionRules:
             or value, a condition that is none, a rule that can never hold, profiles without a
             rule (a gap) or with several (an overlap).
     """
-    content = read_rule_file(file)
+    return version_rules(read_rule_file(file), str(file))
+
+
+def version_rules(content: Mapping[str, Any], where: str) -> VersionRules:
+    """The same from what a rule file holds; `where` begins each line of an error.
+
+    Raises:
+        UserError: as `read_version_rules`, but for a file that cannot be read.
+    """
     known = ("attributes", "versions", "special")
     problems = [
         f"{key}: unknown key; known: {', '.join(known)}" for key in content if key not in known
@@ -112,7 +120,7 @@ def read_version_rules(file: Path) -> VersionRules:
         if len(problems) == before:
             problems += _partition_faults(str(tool), attributes, rules)
     if problems:
-        raise UserError.join([f"{file}: {problem}" for problem in problems])
+        raise UserError.join([f"{where}: {problem}" for problem in problems])
     return VersionRules(attributes, tools)
 
 

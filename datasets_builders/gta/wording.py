@@ -78,15 +78,28 @@ def rationale(
         versions: says which ids are rules of versions.
         texts: of all rules, by id.
     """
-    lines = [" ".join(step.thought.split()) or f"The next call is to {base}."]
-    for rule in step.rules:
-        lines.append(f"Rule {rule}: {texts[rule]}")
-        if (deciding := versions.rule_for(base, profile)) and deciding.id == rule:
-            lines.append(f"The profile has {_reasons(deciding, profile)}, so this rule holds.")
-    if base not in versions.tools:
+    lines = [" ".join(step.thought.split()), f"The next call is to {base}."]
+    tried = walk(base, profile, versions)
+    own = {rule.id for rule in tried}
+    lines += [f"Rule {id}: {texts[id]}" for id in step.rules if id not in own]
+    for rule in tried:
+        verdict = "yes" if rule.holds(profile) else "no"
+        has = f"The profile has {_reasons(rule, profile)}: {verdict}."
+        lines.append(f"Rule {rule.id}: {texts[rule.id]} {has}")
+    if not tried:
         lines.append(f"{base} has no versions.")
     lines.append(f"So the call is {step.call.name}.")
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line)
+
+
+def walk(base: str, profile: Profile, versions: VersionRules) -> list[VersionRule]:
+    """The rules of a tool that a reader tries, in their order, up to the one that holds."""
+    tried = []
+    for rule in versions.tools.get(base, ()):
+        tried.append(rule)
+        if rule.holds(profile):
+            break
+    return tried
 
 
 def override_versions(versions: VersionRules) -> VersionRules:

@@ -1,7 +1,6 @@
 """The GTAPolicy builder on a small GTA folder that is made up."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import pytest
 from PIL import Image
 
 from datasets_builders.check import check
-from datasets_builders.gta.builder import Arguments, build, plan, split_tasks
+from datasets_builders.gta.builder import build, plan
 from datasets_builders.gta.grader import grade
-from datasets_builders.gta.source import Task
 from trimpi.errors import UserError
 from trimpi.sample import Completion, DataFolder
 
@@ -95,7 +93,7 @@ def test_a_row_shows_profile_history_and_policy_name_and_asks_for_the_next_call(
 ) -> None:
     both = [*folder.read("train_cot"), *folder.read("test")]
     rows = {row.id.partition("-")[2]: row for row in both}
-    second = rows["4-2"]
+    second = rows["4-1-2"]
     profile = second.facts["profile"]
     assert second.query.splitlines()[:4] == [
         "Pictures: image/4.png",
@@ -110,9 +108,9 @@ def test_a_row_shows_profile_history_and_policy_name_and_asks_for_the_next_call(
     assert second.rationale == (
         "The next call is to Calculator.\nCalculator has no versions.\nSo the call is Calculator."
     )
-    search = rows["3-1"]
+    search = rows["3-1-1"]
     assert json.loads(search.answer)["arguments"] == {"query": "eggs", "k": 1}  # closed question
-    assert json.loads(rows["7-1"].answer)["name"].startswith("GoogleSearch_v")
+    assert json.loads(rows["7-1-1"].answer)["name"].startswith("GoogleSearch_v")
     assert search.rationale is not None and "Rule S4:" in search.rationale
     assert grade(second, Completion("x", f"\\boxed{{{second.answer}}}")).value == 1
     same = '{"name": "Calculator", "arguments": {"expression": "24"}}'
@@ -145,9 +143,11 @@ def test_the_policy_holds_tools_and_rules(folder: DataFolder) -> None:
 
 def test_coverage_and_card(folder: DataFolder) -> None:
     table = folder.card["coverage"]
-    assert table["OCR.1"].keys() == {"train_cot", "test"}
-    calls = sum(sum(row.values()) for row in table.values())
-    assert calls == 3 * (1 + 1 + 1 + 1)  # versioned calls: OCR, Count, Region, Search
+    assert table["OCR.1"].keys() == {"train_cot", "test", "override"}
+    both = [row["train_cot"] + row["test"] for id, row in table.items() if id[0] != "S"]
+    assert sum(both) == 3 * (1 + 1 + 1 + 1)  # versioned calls: OCR, Count, Region, Search
+    assert table["S4"]["train_cot"] + table["S4"]["test"] == 3  # each search
+    assert table["S1"] == {"train_cot": 0, "test": 0, "override": 0}  # no task with two pictures
     assert folder.card["cot"] == "from the rules" and folder.card["left_out"] == {}
 
 
@@ -173,6 +173,7 @@ def test_equal_seeds_give_equal_bytes(gta: Path, folder: DataFolder, tmp_path: P
         ({"source": "x", "name": "Two words"}, "name: must be one word"),
         ({"source": "x", "skip_missing": 1}, "skip_missing: must be true or false"),
         ({"source": "x", "cot_tokens": 0}, "cot_tokens: must be a whole number"),
+        ({"source": "x", "profiles": 0}, "profiles: must be a whole number from 1 on, found 0"),
         ({"source": "x", "rules": 3}, "rules: must be text or null"),
         ({"source": "/nowhere"}, "/nowhere: no such folder; give the root of a GTA release"),
         ({"source": "x", "generate": "nosuch:x"}, "generate: cannot load 'nosuch:x'"),
@@ -185,11 +186,34 @@ def test_bad_arguments(args: dict[str, Any], line: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tasks_that_all_share_pictures_cannot_be_split(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"A")
-    tasks = [Task(str(n), "q", {"a": str(tmp_path / "a.png")}, ()) for n in range(3)]
-    with pytest.raises(UserError, match="3 tasks make 1 group"):
-        split_tasks(random.Random(0), tasks, Arguments("x").test_share)
+def test_each_task_gets_its_number_of_profiles(gta: Path, tmp_path: Path) -> None:
+    made = build(tmp_path / "data", seed=0, source=str(gta), profiles=3)
+    planned = plan(seed=0, source=str(gta), profiles=3)["splits"]
+    assert planned == made.card["splits"] and sum(planned.values()) == 3 * 18 + planned["override"]
+    rows = made.read("train_cot")
+    of_one = [r for r in rows if r.facts["source_task"] == rows[0].facts["source_task"]]
+    assert {r.id.split("-")[2] for r in of_one} == {"1", "2", "3"}
+    assert len({json.dumps(r.facts["profile"]) for r in of_one}) == 3
+    assert len({r.query for r in rows}) == len(rows)
+
+
+def test_the_walk_tries_rules_up_to_the_one_that_holds(folder: DataFolder) -> None:
+    row = next(
+        r
+        for r in [*folder.read("train_cot"), *folder.read("test")]
+        if "CountGivenObject.2" in r.facts["rules"]
+    )
+    credits = row.facts["profile"]["credits"]
+    assert row.facts["walk"] == ["CountGivenObject.1", "CountGivenObject.2"]
+    assert row.rationale == (
+        "The next call is to CountGivenObject.\n"
+        "Rule S5: Write the file name of a picture exactly as it is given.\n"
+        "Rule CountGivenObject.1: if credits is less than 250, call CountGivenObject_v1."
+        f" The profile has credits {credits}: no.\n"
+        "Rule CountGivenObject.2: if credits is at least 250 and less than 500, call"
+        f" CountGivenObject_v2. The profile has credits {credits}: yes.\n"
+        "So the call is CountGivenObject_v2."
+    )
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the sample of GTA is not beside the project")
@@ -204,7 +228,7 @@ def test_real_tasks_with_pictures_put_in(tmp_path: Path) -> None:
     made = build(tmp_path / "data", seed=0, source=str(source))
     rows = [*made.read("train_cot"), *made.read("test")]
     assert len(rows) == 7 and check(made.root) == []
-    first = next(row for row in rows if row.id.endswith("-0-1"))
+    first = next(row for row in rows if row.id.endswith("-0-1-1"))
     assert "We are a family of 5 and everyone takes fish oil." in first.query
     assert '"name": "OCR_v' in first.answer
     assert first.rationale is not None

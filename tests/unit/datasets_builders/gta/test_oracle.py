@@ -40,7 +40,7 @@ def task(*steps: Step, images: int = 1, closed: bool = False, **more: Any) -> Ta
 def test_versions_follow_the_profile_and_keep_their_rule() -> None:
     found = ruled(task(step("OCR", image="image/0.jpg"), step("Calculator", expression="1+1")))
     assert found == [
-        ("OCR_v4", {"image": "image/0.jpg"}, ("OCR.2",)),
+        ("OCR_v4", {"image": "image/0.jpg"}, ("S5", "OCR.2")),
         ("Calculator", {"expression": "1+1"}, ()),
     ]
 
@@ -48,7 +48,10 @@ def test_versions_follow_the_profile_and_keep_their_rule() -> None:
 def test_mathematical_pictures_are_read_by_another_tool() -> None:
     math = frozenset({"mathematical"})
     found = ruled(task(step("OCR", math, image="image/0.jpg"), step("OCR", image="image/0.jpg")))
-    assert [(name, ids) for name, _, ids in found] == [("MathOCR", ("S3",)), ("OCR_v4", ("OCR.2",))]
+    assert [(name, ids) for name, _, ids in found] == [
+        ("MathOCR", ("S3", "S5")),
+        ("OCR_v4", ("S5", "OCR.2")),
+    ]
 
 
 def test_k_follows_the_kind_of_question() -> None:
@@ -70,7 +73,8 @@ def test_several_pictures_are_described_first_and_once() -> None:
         ("ImageDescription_v4", "image/2.jpg", ""),
         ("OCR_v4", "image/1.jpg", "result of OCR"),
     ]
-    assert found[0].rules == ("S1", "ImageDescription.2") and found[3].rules == ("OCR.2",)
+    assert found[0].rules == ("S1", "S5", "ImageDescription.2")
+    assert found[3].rules == ("S5", "OCR.2")
     assert [s[0] for s in ruled(task(*steps))] == ["OCR_v4", "ImageDescription_v4"]  # one picture
 
 
@@ -78,7 +82,7 @@ def test_a_region_needs_its_box() -> None:
     about = {"image": "image/0.jpg", "bbox": "(0, 0, 1, 1)", "attribute": "color"}
     region = step("RegionAttributeDescription", **about)
     box = step("TextToBbox", image="image/0.jpg", text="hat")
-    assert ruled(task(box, region))[1][2] == ("S2", "RegionAttributeDescription.1")
+    assert ruled(task(box, region))[1][2] == ("S2", "S5", "RegionAttributeDescription.1")
     elsewhere = step("TextToBbox", image="image/9.jpg", text="hat")
     for steps in ((region,), (region, box), (elsewhere, region)):
         with pytest.raises(

@@ -34,10 +34,12 @@ def test_a_hundred_tasks_cover_all_rules() -> None:
     rng = random.Random(0)
     tasks = [rng.sample(TOOLS, 3) for _ in range(100)]
     profiles = draw_profiles(rng, RULES, tasks)
-    calls = [(p, tool) for p, tools in zip(profiles, tasks, strict=True) for tool in tools]
-    table = coverage(RULES, {"train": calls, "test": []})
-    assert set(table) == {rule.id for rules in RULES.tools.values() for rule in rules}
-    assert all(row["train"] >= 3 and row["test"] == 0 for row in table.values())
+    calls = [rules_used(RULES, p, tools) for p, tools in zip(profiles, tasks, strict=True)]
+    every = [rule.id for rules in RULES.tools.values() for rule in rules]
+    table = coverage([*every, "S1"], {"train": calls, "test": [["S1"], ["OCR.1", "S1"]]})
+    assert list(table) == [*every, "S1"]
+    assert all(table[rule]["train"] >= 3 for rule in every)
+    assert table["S1"] == {"train": 0, "test": 2} and table["OCR.1"]["test"] == 1
     versioned = sum(tool in RULES.tools for tools in tasks for tool in tools)
     assert sum(row["train"] for row in table.values()) == versioned
 
