@@ -3,10 +3,9 @@
 The model comes in as a `generate` callable, so that nothing here needs one (paper, CoT data).
 """
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from trimpi.errors import UserError
 from trimpi.grading import Grader
@@ -65,26 +64,6 @@ class CotReport:
             "dropped": self.dropped,
             "completions": self.completions,
         }
-
-
-def resolve_generate(name: str | Callable[..., Any]) -> Generate:
-    """A generator from "module:name" of a function without arguments that makes it.
-
-    Raises:
-        UserError: no such module or function.
-    """
-    if callable(name):
-        return name  # type: ignore[return-value]
-    module, _, attribute = name.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"generate: cannot load {name!r} ({error}); name it 'module:name'"
-        ) from None
-    if not callable(made):
-        raise UserError(f"generate: {name!r} made {type(made).__name__}, which cannot be called")
-    return made
 
 
 def forward_cot(

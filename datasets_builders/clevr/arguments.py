@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets_builders.clevr.camera import CLEVR, TINY, Profile, scaled
 from datasets_builders.clevr.tree import MAX_DEPTH
+from datasets_builders.generators import Spec, spec_problem
 from datasets_builders.hints import hint
 from datasets_builders.parallel import processors
 from trimpi.errors import UserError
@@ -52,8 +53,9 @@ class Arguments:
     """Light paths a pixel of the path-traced renderer."""
     source: str | None = None
     """A real CLEVR directory (images/, scenes/*.json) to take pictures from instead."""
-    generate: str | Callable[..., Any] | None = None
-    """Forward CoT: a generator, or "module:name" of a function that makes one. Null: gold walks."""
+    generate: Spec | None = None
+    """Forward CoT: a generator, "module:name" of a function that makes one, or a mapping of that
+    `name` and the function's arguments. Null: gold walks."""
     cot_attempts: int = 4
     """Forward CoT: samples drawn for a row before it is dropped."""
     cot_tokens: int = 1024
@@ -82,19 +84,20 @@ class Arguments:
         """Number of processes that draw."""
         return self.workers or processors()
 
-    def content(self) -> dict[str, Any]:
-        """The arguments that the bytes of the data set depend on, for its card."""
+    def content(self, generate: Any = None) -> dict[str, Any]:
+        """The arguments that the bytes of the data set depend on, for its card.
+
+        Args:
+            generate: what stands for the generator.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["workers"]
+        values["generate"] = generate
         values["objects"] = None if self.source else list(self.object_range)
         if self.source:
             values["source"] = str(self.source)
         else:
             values["width"], values["height"] = self.look.width, self.look.height
-        if callable(self.generate):
-            values["generate"] = getattr(
-                self.generate, "__qualname__", type(self.generate).__name__
-            )
         return values
 
 
@@ -114,7 +117,8 @@ def parse(args: Mapping[str, Any]) -> Arguments:
     for key, value in values.items():
         problem = _CHECKS[key](value)
         if problem:
-            problems.append(f"{key}: {problem}, found {value!r}")
+            found = "" if isinstance(value, Mapping) else f", found {value!r}"
+            problems.append(f"{key}: {problem}{found}")
     if problems:
         raise UserError.join(problems)
     if values.get("objects") is not None:
@@ -180,12 +184,6 @@ def _source(value: Any) -> str:
     return "must be the folder of a CLEVR data set, and no folder is there"
 
 
-def _generate(value: Any) -> str:
-    if value is None or callable(value) or (isinstance(value, str) and value.count(":") == 1):
-        return ""
-    return "must be 'module:name' of a function that makes a generator"
-
-
 _CHECKS: dict[str, Callable[[Any], str]] = {
     "depth": _integer(1, MAX_DEPTH),
     "variant": _choice("T", "M"),
@@ -202,7 +200,7 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "samples": _integer(1, 100_000),
     "crop_share": _share,
     "source": _source,
-    "generate": _generate,
+    "generate": spec_problem,
     "cot_attempts": _integer(1, 100),
     "cot_tokens": _integer(1, 100_000),
     "workers": _integer(1, 256, optional=True),

@@ -29,7 +29,8 @@ from datasets_builders.clevr.pictures import Studio
 from datasets_builders.clevr.render import save_png
 from datasets_builders.clevr.sources import Drawn, Found, Source
 from datasets_builders.clevr.tree import Node, Tree, grow
-from datasets_builders.cot import Generate, forward_cot, resolve_generate
+from datasets_builders.cot import forward_cot
+from datasets_builders.generators import Resolved, resolve_generate
 from datasets_builders.parallel import progress_bar
 from trimpi.errors import UserError
 from trimpi.policy import Policy
@@ -60,12 +61,11 @@ def plan(**args: Any) -> dict[str, Any]:
     seed = args.pop("seed", 0)
     _check_seed(seed)
     arguments = parse(args)
-    if arguments.generate is not None and not callable(arguments.generate):
-        resolve_generate(arguments.generate)
+    generator = resolve_generate(arguments.generate) if arguments.generate else None
     rows = {split: count * arguments.policies for split, count in arguments.rows.items()}
     return {
         "builder": BUILDER,
-        "args": arguments.content(),
+        "args": arguments.content(generator and generator.args),
         "seed": seed,
         "splits": rows,
         "rows": sum(rows.values()),
@@ -88,9 +88,12 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
     """
     _check_seed(seed)
     arguments = parse(args)
-    generate = resolve_generate(arguments.generate) if arguments.generate else None
+    generator = None
+    if arguments.generate:
+        generator = resolve_generate(arguments.generate, progress=progress)
+    content = arguments.content(generator and generator.args)
     out = Path(out)
-    identity = {"card": arguments.content(), "seed": seed, "code": code_digest(__file__)}
+    identity = {"card": content, "seed": seed, "code": code_digest(__file__)}
     with staged(out, identity) as root:
         drafts = draft_policies(seed, arguments)
         with_override = "override" in arguments.rows
@@ -110,7 +113,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
                 for sample in _samples(root, seed, split, count, group, drafts, source, arguments):
                     splits[split].append(sample)
                     bar.update(task, advance=1, description=split)
-        extra = _forward(seed, splits, policies, arguments, generate)
+        extra = _forward(seed, splits, policies, arguments, generator)
         for split, samples in splits.items():
             check_gold(samples, grade, lambda sample: near_misses(sample, policies))
             write_split(root, split, samples)
@@ -119,7 +122,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
         if with_override:
             extra["override_same_answer"] = _share_kept(splits["override"])
         about = _about(arguments)
-        seal(root, builder=BUILDER, args=arguments.content(), seed=seed, about=about, extra=extra)
+        seal(root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra)
     return DataFolder(out)
 
 
@@ -253,16 +256,16 @@ def _forward(
     splits: dict[str, list[Sample]],
     policies: Mapping[str, Policy],
     arguments: Arguments,
-    generate: Generate | None,
+    generator: Resolved | None,
 ) -> dict[str, Any]:
     """Put a model's rationales in place of the gold walks of train_cot, where asked for."""
-    if generate is None or "train_cot" not in splits:
+    if generator is None or "train_cot" not in splits:
         return {"cot": "gold walk"}
     asked = splits["train_cot"]
     kept, report = forward_cot(
         asked,
         policies,
-        generate,
+        generator.generate,
         grade,
         max_new_tokens=arguments.cot_tokens,
         attempts=arguments.cot_attempts,
@@ -274,7 +277,11 @@ def _forward(
             if image not in used:
                 Path(image).unlink(missing_ok=True)
     splits["train_cot"] = kept
-    return {"cot": "forward, filtered by the grader", "forward_cot": report.to_json()}
+    return {
+        "cot": "forward, filtered by the grader",
+        "generator": generator.about(),
+        "forward_cot": report.to_json(),
+    }
 
 
 def near_misses(sample: Sample, policies: Mapping[str, Policy]) -> list[str]:

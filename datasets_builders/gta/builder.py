@@ -22,7 +22,8 @@ from datasets_builders.base import (
     write_policies,
     write_split,
 )
-from datasets_builders.cot import Generate, resolve_generate, reverse_cot
+from datasets_builders.cot import Generate, reverse_cot
+from datasets_builders.generators import resolve_generate, spec_problem
 from datasets_builders.gta import wording
 from datasets_builders.gta.grader import grade
 from datasets_builders.gta.oracle import RuledStep, apply_rules
@@ -55,8 +56,9 @@ class Arguments:
     """User profiles a task; each gives a row for every call."""
     skip_missing: bool = False
     """Leave tasks out whose pictures are not there."""
-    generate: str | None = None
-    """Reverse CoT: `module:name` of a function that makes a generator; null: from the rules."""
+    generate: str | Mapping[str, Any] | None = None
+    """Reverse CoT: `module:name` of a function that makes a generator, or a mapping of that `name`
+    and the function's arguments; null: from the rules."""
     cot_tokens: int = 512
     """Reverse CoT: most new tokens of a rationale."""
 
@@ -69,6 +71,7 @@ def plan(**args: Any) -> dict[str, Any]:
     """
     seed = args.pop("seed", 0)
     arguments = _parse(args)
+    generator = resolve_generate(arguments.generate) if arguments.generate else None
     _, versions, special, source = _read(arguments)
     calls = _calls(source, versions, special)
     parts = _split(seed, source, arguments, calls)
@@ -77,7 +80,8 @@ def plan(**args: Any) -> dict[str, Any]:
         for split, tasks in parts.items()
     }
     splits = {**rows, "override": rows["test"]}
-    return {"builder": BUILDER, "args": asdict(arguments), "seed": seed, "splits": splits}
+    args = {**asdict(arguments), "generate": generator and generator.args}
+    return {"builder": BUILDER, "args": args, "seed": seed, "splits": splits}
 
 
 def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
@@ -90,9 +94,10 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
         UserError: wrong arguments, a faulty source or rule file, or too few tasks.
     """
     arguments = _parse(args)
-    generate = resolve_generate(arguments.generate) if arguments.generate else None
+    generator = resolve_generate(arguments.generate) if arguments.generate else None
     file, versions, special, source = _read(arguments)
     content = {**asdict(arguments), "rules": hashlib.sha256(file.read_bytes()).hexdigest()}
+    content["generate"] = generator and generator.args
     identity = {"card": content, "seed": seed, "code": code_digest(__file__)}
     with staged(Path(out), identity) as root:
         new = wording.override_versions(versions)
@@ -112,9 +117,10 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
             pairs = list(zip(repeated, profiles, strict=True))
             rows = list(_rows(root, split, name, pairs, versions, special, source, None))
             deciding[split] = [row.facts["rules"] for row in rows]
-            if split == "train_cot" and generate is not None:
+            if split == "train_cot" and generator is not None:
+                generate = generator.generate
                 rows, extra["reverse_cot"] = _reverse(rows, policies, generate, arguments, seed)
-                extra["cot"] = "reverse"
+                extra |= {"cot": "reverse", "generator": generator.about()}
             check_gold(rows, grade, _near_misses)
             write_split(root, split, rows)
             if split == "test":
@@ -306,9 +312,10 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
         number = args.get(key, 1)
         if type(number) is not int or number < 1:
             problems.append(f"{key}: must be a whole number from 1 on, found {number!r}")
-    for key in ("rules", "generate"):
-        if not isinstance(args.get(key), str | None):
-            problems.append(f"{key}: must be text or null, found {args[key]!r}")
+    if not isinstance(args.get("rules"), str | None):
+        problems.append(f"rules: must be text or null, found {args['rules']!r}")
+    if problem := spec_problem(args.get("generate")):
+        problems.append(f"generate: {problem}")
     if problems:
         raise UserError.join(problems)
     return Arguments(**{**args, "source": str(args["source"])})

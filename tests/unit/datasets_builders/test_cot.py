@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from datasets_builders.cot import forward_cot, resolve_generate, reverse_cot, reverse_messages
+from datasets_builders.cot import forward_cot, reverse_cot, reverse_messages
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
 from trimpi.policy import Policy, TextPart
@@ -77,13 +77,3 @@ def test_reverse_rationales_are_taken_as_written_without_tags_and_box() -> None:
     rows, report = reverse_cot(SAMPLES, POLICIES, model, max_new_tokens=50)
     assert [row.rationale for row in rows] == ["It is red.", "Plain words.", "So"]
     assert report.dropped == 1
-
-
-def make_generator() -> Scripted:
-    return Scripted([RIGHT])
-
-
-def test_a_generator_is_found_by_name() -> None:
-    assert isinstance(resolve_generate(f"{__name__}:make_generator"), Scripted)
-    with pytest.raises(UserError, match="cannot load 'no_such_module:x'"):
-        resolve_generate("no_such_module:x")

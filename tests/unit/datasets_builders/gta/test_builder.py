@@ -10,6 +10,7 @@ from PIL import Image
 from datasets_builders.check import check
 from datasets_builders.gta.builder import build, plan
 from datasets_builders.gta.grader import grade
+from tests.chat_server import ChatServer, Reply, completion
 from trimpi.errors import UserError
 from trimpi.sample import Completion, DataFolder
 
@@ -177,6 +178,7 @@ def test_equal_seeds_give_equal_bytes(gta: Path, folder: DataFolder, tmp_path: P
         ({"source": "x", "rules": 3}, "rules: must be text or null"),
         ({"source": "/nowhere"}, "/nowhere: no such folder; give the root of a GTA release"),
         ({"source": "x", "generate": "nosuch:x"}, "generate: cannot load 'nosuch:x'"),
+        ({"source": "x", "generate": {"model": "m"}}, "generate: must be 'module:name'"),
     ],
 )
 def test_bad_arguments(args: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -214,6 +216,47 @@ def test_the_walk_tries_rules_up_to_the_one_that_holds(folder: DataFolder) -> No
         f" CountGivenObject_v2. The profile has credits {credits}: yes.\n"
         "So the call is CountGivenObject_v2."
     )
+
+
+ENDPOINT = {"name": "datasets_builders.endpoint:connect", "model": "m", "max_retries": 0}
+
+
+def test_reverse_rationales_of_an_endpoint_survive_a_failure(
+    gta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = True
+
+    def play(number: int, body: dict[str, Any]) -> Reply:
+        text = body["messages"][0]["content"][-1]["text"]
+        return (500, "sorry") if down and number > 3 else completion(f"Because {text[-400:]}")
+
+    server = ChatServer(play)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.address)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
+    monkeypatch.setenv("TRIMPI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    out, args = tmp_path / "data", {"seed": 0, "source": str(gta)}
+    with pytest.raises(UserError, match=r"500: sorry\); .*; 3 of \d+ completions are kept"):
+        build(out, **args, generate={**ENDPOINT, "concurrency": 1})
+    assert not out.exists()
+    down = False
+    made = build(out, **args, generate=ENDPOINT)
+    server.close()
+    rows = made.read("train_cot")
+    assert server.asked == 4 + len(rows) - 3
+    assert all(f"The right answer is {row.answer}." in (row.rationale or "") for row in rows)
+    assert made.card["cot"] == "reverse" and made.card["generator"]["model"] == "m"
+    assert made.card["args"]["generate"] == {"name": ENDPOINT["name"], "model": "m"}
+    assert check(made.root) == []
+
+
+def test_a_plan_checks_the_generator_and_asks_nothing(
+    gta: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(UserError, match="generate: OPENAI_API_KEY is not set"):
+        plan(source=str(gta), generate=ENDPOINT)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the sample of GTA is not beside the project")
