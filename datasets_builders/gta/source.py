@@ -1,15 +1,17 @@
 """GTA as its authors publish it: a folder with `dataset.json`, `toolmeta.json` and `image/`.
 
-A task is a query about pictures and the calls that solve it, each with its result.
+A task is a query about pictures and the calls that solve it, each with its result. Two keys beyond
+GTA's own may be given: `descriptions` of a task's pictures, and `marks` of a call.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets_builders.gta.calls import Call
+from datasets_builders.gta.special import MARKS
 from datasets_builders.gta.tools import Tool, read_json_object, read_tools
 from datasets_builders.hints import hint
 from trimpi.errors import UserError
@@ -63,7 +65,8 @@ def read_gta(folder: Path, skip_missing: bool = False) -> Source:
     Raises:
         UserError: all faults at once, each with its task: an unknown tool, a tool without
             metadata, an argument that the tool has not, a dialogue that is none, a missing
-            picture, an id given twice, or no task is left.
+            picture, a description of no picture, an unknown mark, an id given twice, or no task is
+            left.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the root of a GTA release")
@@ -128,12 +131,29 @@ def _task(
         faults.append("the dialogue holds no tool call; drop the task")
     answer = record.get("gt_answer")
     closed = isinstance(answer, Mapping) and bool(answer.get("whitelist"))
-    return Task(key, str(first.get("content", "")).strip(), images, steps, closed), absent
+    descriptions = _descriptions(record.get("descriptions"), (*images, *absent), faults)
+    query = str(first.get("content", "")).strip()
+    return Task(key, query, images, steps, closed, descriptions), absent
+
+
+def _descriptions(entry: Any, pictures: Collection[str], faults: list[str]) -> dict[str, str]:
+    if entry is None:
+        return {}
+    if not isinstance(entry, Mapping):
+        faults.append(f"'descriptions' must be an object of texts by picture, found {entry!r}")
+        return {}
+    for name, text in entry.items():
+        if name not in pictures:
+            cure = hint(name, pictures, "add the picture to 'files'")
+            faults.append(f"'descriptions' of {name!r}, which is no picture of the task; {cure}")
+        elif not isinstance(text, str) or not text.strip():
+            faults.append(f"the description of {name!r} must be text, found {text!r}")
+    return dict(entry)
 
 
 def _steps(turns: Sequence[Any], tools: Mapping[str, Tool], faults: list[str]) -> Iterator[Step]:
     """Calls with the result that follows; an assistant turn with several calls gives several."""
-    waiting: list[tuple[Call, str]] = []
+    waiting: list[tuple[Call, str, frozenset[str]]] = []
     for number, turn in enumerate(turns, 2):
         role = turn.get("role") if isinstance(turn, Mapping) else None
         if role == "assistant" and turn.get("tool_calls"):
@@ -148,18 +168,32 @@ def _steps(turns: Sequence[Any], tools: Mapping[str, Tool], faults: list[str]) -
                 else:
                     fit = tools[call.name].faults(call)
                     faults += [f"turn {number}: {fault}" for fault in fit]
-                waiting.append((call, str(turn.get("thought") or "")))
+                marks = _marks(entry.get("marks"), number, faults)
+                waiting.append((call, str(turn.get("thought") or ""), marks))
         elif role == "tool":
             if not waiting:
                 faults.append(f"turn {number}: a result without a call; restore the file")
                 continue
-            call, thought = waiting.pop(0)
-            yield Step(call, _result(turn.get("content")), thought)
+            call, thought, marks = waiting.pop(0)
+            yield Step(call, _result(turn.get("content")), thought, marks)
         elif role not in ("assistant", "user"):
             faults.append(f"turn {number}: role {role!r} is none of user, assistant, tool")
     # The last call of a task may have no recorded result; it is a step all the same.
-    for call, thought in waiting:
-        yield Step(call, "", thought)
+    for call, thought, marks in waiting:
+        yield Step(call, "", thought, marks)
+
+
+def _marks(entry: Any, number: int, faults: list[str]) -> frozenset[str]:
+    if entry is None:
+        return frozenset()
+    if not isinstance(entry, list):
+        faults.append(f"turn {number}: 'marks' must be a list of marks, found {entry!r}")
+        return frozenset()
+    for mark in entry:
+        if mark not in MARKS:
+            cure = hint(str(mark), MARKS, f"known: {', '.join(MARKS)}")
+            faults.append(f"turn {number}: unknown mark {mark!r}; {cure}")
+    return frozenset(mark for mark in entry if mark in MARKS)
 
 
 def _call(entry: Any) -> Call | None:
