@@ -73,8 +73,8 @@ def licences() -> str:
             *rows,
             "",
             "All other pictures (`*.png`) are drawn by `datasets_builders/gta/embedded/drawings`"
-            " and are, like the tasks, under the licence of this project (Apache-2.0). The names of"
-            " people, shops and places in them are made up.",
+            " and are, like the tasks, under the licence of this project (Apache-2.0). The shops,"
+            " towns and prices in them are made up.",
             "",
         ]
     )

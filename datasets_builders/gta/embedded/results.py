@@ -28,7 +28,7 @@ def derive(
     """
     if tool == "Calculator":
         return _calculated(arguments["expression"])
-    name = arguments.get("image")
+    name = str(arguments.get("image"))
     if name not in pictures:
         raise ValueError(f"{tool} on {name!r}, of which nothing is known")
     seen = pictures[name]
@@ -45,7 +45,7 @@ def derive(
             return "\n".join(f"{written(box)}, score 100" for box in shown)
         case "RegionAttributeDescription":
             return _attribute(seen, name, arguments["bbox"], arguments["attribute"])
-    raise ValueError(f"{tool} needs a written result")
+    raise ValueError(f"the result of {tool} cannot be derived")
 
 
 def named_boxes(tool: str, arguments: Mapping[str, Any], seen: Annotation) -> dict[str, str]:
@@ -53,8 +53,8 @@ def named_boxes(tool: str, arguments: Mapping[str, Any], seen: Annotation) -> di
     if tool == "OCR":
         return {text.text: written(text.box) for text in seen.texts}
     if tool == "TextToBbox":
-        name = arguments["text"]
-        return {name: written(box) for box in reversed(_boxes(seen, "", name))}
+        first, *_ = _boxes(seen, "", arguments["text"])
+        return {arguments["text"]: written(first)}
     return {}
 
 

@@ -7,18 +7,20 @@ made; `$cup` for the box of what an earlier step found as `cup`, or read as `cup
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from datasets_builders.gta.calls import Call
 from datasets_builders.gta.embedded import RELEASE
 from datasets_builders.gta.embedded.annotation import Annotation
 from datasets_builders.gta.embedded.drawings import DRAWINGS
 from datasets_builders.gta.embedded.photos import photo_annotations
-from datasets_builders.gta.embedded.results import MAKE_PICTURES, derive, named_boxes
-from datasets_builders.gta.source import read_gta
+from datasets_builders.gta.embedded.results import MAKE_PICTURES, WRITTEN, derive, named_boxes
+from datasets_builders.gta.tools import Tool, read_tools
+from datasets_builders.hints import hint
 from trimpi.errors import UserError
 
 TASKS = Path(__file__).with_name("tasks.yaml")
@@ -38,34 +40,34 @@ def read_annotations() -> dict[str, Annotation]:
 
 
 def dataset(
-    tasks: list[dict[str, Any]], pictures: Mapping[str, Annotation]
+    tasks: Sequence[Mapping[str, Any]], pictures: Mapping[str, Annotation]
 ) -> dict[str, dict[str, Any]]:
     """The content of `dataset.json`.
 
     Raises:
-        UserError: all faults at once: a picture or an object that is not there, a box that no
-            earlier step returned, an expression without value, an id or a query given twice.
+        UserError: all faults at once, one line a task: a key, a picture or an object that is not
+            there, a call that does not fit its tool, a box that no earlier step returned, an
+            expression without value, an id or a query given twice.
     """
+    tools = read_tools(RELEASE / "toolmeta.json")
     records: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     queries: set[str] = set()
     made = 0
-    for row in tasks:
-        where = f"{TASKS}: task {row['id']!r}"
-        if row["id"] in records or row["query"] in queries:
-            problems.append(f"{where}: id or query is given twice; change one")
-        queries.add(row["query"])
-        names = [f"image/{name}" for name in row["images"]]
-        problems += [
-            f"{where}: no picture {name!r}; draw it" for name in names if name not in pictures
-        ]
-        shown = {name: pictures[name] for name in names if name in pictures}
+    for number, row in enumerate(tasks, 1):
         try:
-            turns = list(_turns(row["steps"], shown, made))
+            for key in ("id", "query", "images", "steps"):
+                if not row.get(key):
+                    raise ValueError(f"needs the key {key!r}")
+            if row["id"] in records or row["query"] in queries:
+                raise ValueError("id or query is given twice")
+            shown = {name: _known(name, pictures) for name in map(_file, row["images"])}
+            turns = list(_turns(row["steps"], shown, tools, made))
         except ValueError as error:
-            problems.append(f"{where}: {error}; correct it")
+            problems.append(f"tasks.yaml: task {row.get('id', number)!r}: {error}; correct it")
             continue
-        made += sum(turn.get("content", {}).get("type") == "image" for turn in turns[1::2])
+        made += sum(turn["content"]["type"] == "image" for turn in turns[1::2])
+        queries.add(row["query"])
         records[row["id"]] = _record(row, shown, turns)
     if problems:
         raise UserError.join(problems)
@@ -78,7 +80,7 @@ def _record(
     answer = row.get("answer")
     used = dict.fromkeys(turn["name"] for turn in turns[1::2])
     end = [{"role": "assistant", "content": answer[0]}] if answer else []
-    record = {
+    record: dict[str, Any] = {
         "tools": [{"name": name} for name in used],
         "files": [{"type": "image", "path": name, "url": None} for name in shown],
         "dialogs": [{"role": "user", "content": row["query"]}, *turns, *end],
@@ -90,53 +92,83 @@ def _record(
 
 
 def _turns(
-    steps: list[dict[str, Any]], shown: Mapping[str, Annotation], made: int
+    steps: Sequence[Mapping[str, Any]],
+    shown: Mapping[str, Annotation],
+    tools: Mapping[str, Tool],
+    made: int,
 ) -> Iterator[dict[str, Any]]:
     """A call and its result for each step; `made` pictures were made before."""
     known: dict[str, str] = {}
     for number, step in enumerate(steps, 1):
-        (tool,) = step.keys() - {"thought", "result", "marks"}
+        named = [key for key in step if key not in ("thought", "result", "marks")]
+        if len(named) != 1 or not step.get("thought"):
+            raise ValueError(f"step {number}: needs one tool and a 'thought'")
+        (tool,) = named
+        if tool not in tools:
+            raise ValueError(f"step {number}: unknown tool {tool!r}, {hint(tool, tools)}")
         arguments = {key: _meant(key, value, known) for key, value in step[tool].items()}
-        marks = step.get("marks", [])
+        if faults := tools[tool].faults(Call(tool, arguments)):
+            raise ValueError(f"step {number}: {faults[0]}")
         if tool in MAKE_PICTURES:
             made += 1
-            result, kind = f"image/out_{made}.png", "image"
-            known[f"${number}"] = result
+            result = known[f"${number}"] = f"image/out_{made}.png"
         else:
-            kind = "text"
-            result = step.get("result") or derive(tool, arguments, shown, "mathematical" in marks)
-        if arguments.get("image") in shown:
-            found = named_boxes(tool, arguments, shown[arguments["image"]])
-            known |= {f"${name}": box for name, box in found.items()}
+            result = _result(tool, arguments, step, shown)
+        if (seen := shown.get(arguments.get("image", ""))) is not None:
+            boxes = named_boxes(tool, arguments, seen)
+            known |= {f"${name}": box for name, box in boxes.items()}
         entry = {"type": "function", "function": {"name": tool, "arguments": arguments}}
-        call = entry | ({"marks": marks} if marks else {})
-        yield {"role": "assistant", "tool_calls": [call], "thought": step["thought"]}
-        yield {"role": "tool", "name": tool, "content": {"type": kind, "content": result.strip()}}
+        marks = {"marks": step["marks"]} if "marks" in step else {}
+        content = {"type": "image" if tool in MAKE_PICTURES else "text", "content": result}
+        yield {"role": "assistant", "tool_calls": [entry | marks], "thought": step["thought"]}
+        yield {"role": "tool", "name": tool, "content": content}
+
+
+def _result(
+    tool: str,
+    arguments: Mapping[str, Any],
+    step: Mapping[str, Any],
+    shown: Mapping[str, Annotation],
+) -> str:
+    if tool in WRITTEN:
+        if not step.get("result"):
+            raise ValueError(f"{tool} needs a 'result' in words")
+        return str(step["result"]).strip()
+    if "result" in step:
+        raise ValueError(f"the result of {tool} is derived, drop 'result'")
+    return derive(tool, arguments, shown, "mathematical" in step.get("marks", ()))
 
 
 def _meant(key: str, value: Any, known: Mapping[str, str]) -> Any:
-    """An argument with the name or box that it stands for."""
+    """An argument with the name or the box that it stands for."""
     if isinstance(value, str) and value.startswith("$"):
         if value not in known:
             raise ValueError(f"{key}: {value} is nothing that an earlier step returned")
         return known[value]
     if key == "bbox":
-        raise ValueError(
-            f"bbox: {value!r} must be a box that an earlier step returned, such as $cup"
-        )
-    return f"image/{value}" if key == "image" else value
+        raise ValueError(f"bbox: {value!r} must be what an earlier step returned, such as $cup")
+    return _file(value) if key == "image" else value
+
+
+def _file(name: str) -> str:
+    return f"image/{name}"
+
+
+def _known(name: str, pictures: Mapping[str, Annotation]) -> Annotation:
+    if name not in pictures:
+        raise ValueError(f"no picture {name!r}, {hint(name, pictures, 'draw it')}")
+    return pictures[name]
 
 
 def main() -> None:
-    """Draw the pictures and write `annotations.json` and `dataset.json`, then read all back."""
-    drawn = {f"image/{name}.png": draw() for name, draw in DRAWINGS.items()}
+    """Draw the pictures and write them, `annotations.json` and `dataset.json`."""
+    drawn = {_file(f"{name}.png"): draw() for name, draw in DRAWINGS.items()}
     pictures = photo_annotations() | {name: d.annotation for name, d in drawn.items()}
     records = dataset(read_tasks(), pictures)
     for name, drawing in drawn.items():
         drawing.image.quantize(128).save(RELEASE / name, optimize=True)
     _write(ANNOTATIONS, {name: pictures[name].to_json() for name in sorted(pictures)})
     _write(RELEASE / "dataset.json", records)
-    read_gta(RELEASE)
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

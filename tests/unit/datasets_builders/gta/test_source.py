@@ -112,6 +112,54 @@ def test_faults_name_their_task(tmp_path: Path, record: Any, line: str) -> None:
     assert not any("task '8'" in found for found in lines)
 
 
+def marked(marks: Any) -> dict[str, Any]:
+    turn = calls("OCR", image="image/a.png")
+    turn["tool_calls"][0]["marks"] = marks
+    return task(turn, RESULT)
+
+
+def test_descriptions_and_marks_are_read(tmp_path: Path) -> None:
+    record = {**marked(["mathematical"]), "descriptions": {"image/a.png": "a black square"}}
+    (only,) = read_gta(folder(tmp_path, {"7": record})).tasks
+    assert only.descriptions == {"image/a.png": "a black square"}
+    assert [step.marks for step in only.steps] == [frozenset({"mathematical"})]
+    (plain,) = read_gta(folder(tmp_path, {"8": GOOD})).tasks
+    assert plain.descriptions == {} and plain.steps[0].marks == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (
+            {**GOOD, "descriptions": ["a square"]},
+            "'descriptions' must be an object of texts by picture, found ['a square']",
+        ),
+        (
+            {**GOOD, "descriptions": {"image/aa.png": "x"}},
+            "'descriptions' of 'image/aa.png', which is no picture of the task; did you mean "
+            "'image/a.png'?",
+        ),
+        (
+            {**GOOD, "descriptions": {"image/a.png": 3}},
+            "the description of 'image/a.png' must be text, found 3",
+        ),
+        (
+            marked("mathematical"),
+            "turn 2: 'marks' must be a list of marks, found 'mathematical'",
+        ),
+        (
+            marked(["mathematica"]),
+            "turn 2: unknown mark 'mathematica'; did you mean 'mathematical'?",
+        ),
+        (marked([{}]), "turn 2: unknown mark {}; known: mathematical"),
+    ],
+)
+def test_faulty_descriptions_and_marks(tmp_path: Path, record: Any, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_gta(folder(tmp_path, {"7": record}))
+    assert str(caught.value) == f"{tmp_path}/dataset.json: task '7': {line}"
+
+
 def test_tasks_without_their_pictures_are_left_out_when_asked(tmp_path: Path) -> None:
     root = folder(tmp_path, {"7": {**GOOD, "files": [{"path": "image/b.png"}]}, "8": GOOD})
     source = read_gta(root, skip_missing=True)
