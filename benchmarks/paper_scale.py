@@ -1,18 +1,19 @@
 """Memory and time of the recipes for real hardware, estimated from sizes alone.
 
-    python benchmarks/paper_scale.py            # all recipes of recipes/clevr and recipes/baselines
+    python benchmarks/paper_scale.py    # the recipes in recipes/clevr, baselines and gta
 
 Parameters: Qwen2.5-VL's published configuration, layers made without memory. Policy tokens: the
 builder's own policies, cut by the pattern by which Qwen's tokenizer pre-splits text (a word, a
-digit, a run of punctuation), a few percent short on made-up names. A picture of 480x320 takes
-17 x 11 = 187 tokens, a crop about 10. Memory per GPU: `trimpi.memory`, plus the share that vLLM
-reserves. Time on H100 SXM: 6 FLOPs per parameter and token for training (8 with gradient
-checkpointing, 6 so under LoRA), 2 for a forward pass, at 35% of 989 TFLOP/s; generation of gold
-targets' length at 4,000 tokens a second and GPU for 7B, 8,000 for 3B. These rates are assumptions:
-nothing here was measured.
+digit, a run of punctuation), a few percent short on made-up names. A picture of 480x320 takes 17 x
+11 = 187 tokens, a crop about 10; others a token for each 28 x 28. Memory per GPU: `trimpi.memory`,
+plus the share that vLLM reserves. Time on H100 SXM: 6 FLOPs per parameter and token for training
+(8 with gradient checkpointing, 6 so under LoRA), 2 for a forward pass, at 35% of 989 TFLOP/s;
+generation of gold targets' length at 4,000 tokens a second and GPU for 7B, 8,000 for 3B. These
+rates are assumptions: nothing here was measured.
 """
 
 import json
+import math
 import re
 import sys
 import tempfile
@@ -21,9 +22,11 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from PIL import Image
 from transformers import Qwen2_5_VLConfig
 
-from datasets_builders.clevr.builder import build
+from datasets_builders.clevr import builder as clevr
+from datasets_builders.gta import builder as gta
 from trimpi.memory import ModelSize, estimate, read_size
 from trimpi.policy import ImagePart
 from trimpi.prompt import INSTRUCTION, render_target
@@ -82,30 +85,49 @@ def count(text: str) -> int:
 
 @cache
 def lengths_of(args: str) -> tuple[int, int, int]:
-    """Tokens of (longest policy, prompt without it, longest gold target) of the builder's data."""
+    """Tokens of (longest policy, prompt without it, longest gold target) of ClevrPolicy data."""
     few = {"policies": 10, "train": None, "train_cot": 4, "test": None, "override": None}
     with tempfile.TemporaryDirectory() as folder:
         arguments = {**json.loads(args), **few, "width": 96, "height": 64}
-        data: DataFolder = build(Path(folder) / "data", seed=0, progress=False, **arguments)
-        policies = [
-            count(policy.text) + sum(10 for part in policy.parts if isinstance(part, ImagePart))
-            for policy in data.policies.values()
-        ]
-        samples = data.read("train_cot")
-        query = mean(count(f"{s.query}\n{INSTRUCTION['cot']}") for s in samples)
-        target = max(count(render_target(s, "cot")) for s in samples)
-    return max(policies), round(query) + PICTURE + TEMPLATE, target
+        data = clevr.build(Path(folder) / "data", seed=0, progress=False, **arguments)
+        policy, query, target = _texts(data)
+    return policy, query + PICTURE, target
+
+
+@cache
+def gta_lengths(args: str) -> tuple[int, int, int]:
+    """The same of GTAPolicy data, with the pictures as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = gta.build(Path(folder) / "data", seed=0, **json.loads(args))
+        policy, query, target = _texts(data)
+        pictures = mean(sum(map(_visual, s.images)) for s in data.read("train_cot"))
+    return policy, query + round(pictures), target
+
+
+def _texts(data: DataFolder) -> tuple[int, int, int]:
+    policies = [
+        count(policy.text) + sum(10 for part in policy.parts if isinstance(part, ImagePart))
+        for policy in data.policies.values()
+    ]
+    samples = data.read("train_cot")
+    query = mean(count(f"{s.query}\n{INSTRUCTION['cot']}") for s in samples)
+    target = max(count(render_target(s, "cot")) for s in samples)
+    return max(policies), round(query) + TEMPLATE, target
+
+
+def _visual(file: str) -> int:
+    with Image.open(file) as picture:
+        return math.prod(math.ceil(side / 28) for side in picture.size)
 
 
 def lines_of(recipe: Recipe) -> list[str]:
     """The estimate of one recipe as lines of text."""
     name = "7B" if "7B" in recipe.model.path else "3B"
     size = size_of(name)
-    policy, prompt, target = lengths_of(json.dumps(dict(recipe.data.args)))
-    rows = {
-        split: recipe.data.args["policies"] * recipe.data.args[split]
-        for split in ("train", "train_cot", "test")
-    }
+    args = dict(recipe.data.args)
+    of_clevr = recipe.data.builder == clevr.BUILDER
+    policy, prompt, target = (lengths_of if of_clevr else gta_lengths)(json.dumps(args))
+    rows = (clevr if of_clevr else gta).plan(seed=recipe.data.seed, **args)["splits"]
     lines = [f"policy about {policy} tokens, prompt without it {prompt}, gold target {target}"]
     for stage_name, stage in recipe.stages.items():
         schedule = plan_schedule(stage, rows[stage.split], recipe.devices)
@@ -148,7 +170,12 @@ def passes(size: ModelSize, tokens: float, cost: float) -> float:
 
 def main() -> None:
     """Print the estimates as JSON: recipe path -> lines."""
-    files = [f for part in ("clevr", "baselines") for f in (ROOT / "recipes" / part).glob("*.yaml")]
+    files = [
+        f
+        for part in ("clevr", "baselines", "gta")
+        for f in (ROOT / "recipes" / part).glob("*.yaml")
+    ]
+    files = [file for file in files if file.stem != "tiny"]
     found = {
         file.relative_to(ROOT / "recipes").as_posix(): lines_of(load_recipe(file))
         for file in sorted(files)

@@ -371,15 +371,22 @@ def _skills_folder(recipe: Recipe, run: Path) -> DataFolder | None:
 
 
 def _build_preview(config: DataConfig, folder: Path, found: Findings) -> DataFolder | None:
-    """A data set of a few rows by the same builder: its arguments named like splits are counts."""
+    """A small data set by the same builder.
+
+    Its plan may name arguments that make it small (`preview`); else arguments named like splits
+    are taken for numbers of rows.
+    """
     planned = _plan(config, "data") if config.builder else None
     args = dict(planned["args"]) if planned else {}
-    counts = [split for split in (planned or {}).get("splits", {}) if split in args]
-    if not counts or args.get("generate"):
+    small = dict((planned or {}).get("preview", {}))
+    if not small and not args.get("generate"):
+        splits = (planned or {}).get("splits", {})
+        small = dict.fromkeys((split for split in splits if split in args), PREVIEW_ROWS)
+    if not small:
         found.unchecked.append("tokens and memory: the data are not built yet; `trimpi data build`")
         return None
     assert config.builder is not None
-    args = {**config.args, **dict.fromkeys(counts, PREVIEW_ROWS)}
+    args = {**config.args, **small}
     build = resolve_callable(config.builder, "data.builder")
     if "progress" in inspect.signature(build).parameters:
         args["progress"] = False

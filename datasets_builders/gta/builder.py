@@ -6,6 +6,7 @@ one task, and of tasks that share a picture, are never on both sides of the spli
 """
 
 import hashlib
+import math
 import random
 import shutil
 from collections import Counter
@@ -25,6 +26,7 @@ from datasets_builders.base import (
 from datasets_builders.cot import Generate, reverse_cot
 from datasets_builders.generators import resolve_generate, spec_problem
 from datasets_builders.gta import wording
+from datasets_builders.gta.embedded import RELEASE
 from datasets_builders.gta.grader import grade
 from datasets_builders.gta.oracle import RuledStep, apply_rules
 from datasets_builders.gta.profiles import coverage, draw_profiles
@@ -44,8 +46,9 @@ RULES = Path(__file__).with_name("rules.yaml")
 class Arguments:
     """What `build` takes beside the folder and the seed."""
 
-    source: str
-    """A GTA folder: dataset.json, toolmeta.json, image/; relative to the working directory."""
+    source: str | None = None
+    """A GTA folder: dataset.json, toolmeta.json, image/; relative to the working directory. Null
+    takes the tasks that ship with the package."""
     rules: str | None = None
     """A rule file; null: the paper's rules (datasets_builders/gta/rules.yaml)."""
     name: str = "Velkar"
@@ -74,14 +77,20 @@ def plan(**args: Any) -> dict[str, Any]:
     generator = resolve_generate(arguments.generate) if arguments.generate else None
     _, versions, special, source = _read(arguments)
     calls = _calls(source, versions, special)
-    parts = _split(seed, source, arguments, calls)
+    parts = _split(seed, source, arguments, calls, versions)
     rows = {
         split: arguments.profiles * sum(len(calls[task.id]) for task in tasks)
         for split, tasks in parts.items()
     }
     splits = {**rows, "override": rows["test"]}
     args = {**asdict(arguments), "generate": generator and generator.args}
-    return {"builder": BUILDER, "args": args, "seed": seed, "splits": splits}
+    return {
+        "builder": BUILDER,
+        "args": args,
+        "seed": seed,
+        "splits": splits,
+        "preview": {"profiles": 1, "generate": None},
+    }
 
 
 def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
@@ -109,7 +118,7 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
         calls = _calls(source, versions, special)
         extra: dict[str, Any] = {"cot": "from the rules", "left_out": dict(source.left_out)}
         deciding: dict[str, list[list[str]]] = {}
-        for split, tasks in _split(seed, source, arguments, calls).items():
+        for split, tasks in _split(seed, source, arguments, calls, versions).items():
             rng = random.Random(f"{seed}/profiles/{split}")
             repeated = [task for task in tasks for _ in range(arguments.profiles)]
             tools = [[tool for tool, _ in calls[task.id]] for task in repeated]
@@ -130,6 +139,8 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
                 deciding["override"] = [row.facts["rules"] for row in moved]
         extra["coverage"] = coverage(wording.rule_texts(versions, special), deciding)
         write_policies(root, policies)
+        if arguments.source is None:
+            shutil.copyfile(RELEASE / "LICENCES.md", root / "LICENCES.md")
         about = _about(source, arguments)
         seal(root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra)
     return DataFolder(Path(out))
@@ -140,7 +151,7 @@ def _read(
 ) -> tuple[Path, VersionRules, tuple[SpecialRule, ...], Source]:
     file = Path(arguments.rules) if arguments.rules else RULES
     versions = read_version_rules(file)
-    source = read_gta(Path(arguments.source), arguments.skip_missing)
+    source = read_gta(Path(arguments.source or RELEASE), arguments.skip_missing)
     special = read_special_rules(file, source.tools)
     unknown = [tool for tool in versions.tools if tool not in source.tools]
     if unknown:
@@ -210,13 +221,18 @@ def _split(
     source: Source,
     arguments: Arguments,
     calls: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]],
+    versions: VersionRules,
 ) -> dict[str, list[Task]]:
+    """Both splits call every tool, in as many rows as it has rules of versions."""
     traits = {
         id: {trait for tool, rules in of_task for trait in (tool, *rules)}
         for id, of_task in calls.items()
     }
+    needs = {
+        tool: math.ceil(len(rules) / arguments.profiles) for tool, rules in versions.tools.items()
+    }
     rng = random.Random(f"{seed}/split")
-    return split_tasks(rng, source.tasks, arguments.test_share, traits)
+    return split_tasks(rng, source.tasks, arguments.test_share, traits, needs)
 
 
 def _base(step: RuledStep, source: Source) -> str:
@@ -286,11 +302,15 @@ def verify(sample: Sample, policy: Policy) -> list[str]:
 
 def _about(source: Source, arguments: Arguments) -> str:
     left = f" Left out for want of pictures: {len(source.left_out)} tasks."
+    origin = (
+        "The tasks and pictures are GTA's (Wang et al. 2024, Apache-2.0)."
+        if arguments.source
+        else "The tasks are TriMPI's; LICENCES.md beside this file says whose the pictures are."
+    )
     return (
-        f"GTAPolicy: {len(source.tasks)} tasks of a GTA folder as single steps under policy"
-        f" {arguments.name}: tool descriptions and rules that say which version of a tool a user's"
-        f" profile calls for.{left if source.left_out else ''} The tasks and pictures are GTA's"
-        " (Wang et al. 2024, Apache-2.0)."
+        f"GTAPolicy: {len(source.tasks)} tasks as single steps under policy {arguments.name}: tool"
+        " descriptions and rules that say which version of a tool a user's profile calls for."
+        f"{left if source.left_out else ''} {origin}"
     )
 
 
@@ -298,8 +318,8 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
     known = [field.name for field in fields(Arguments)]
     names = ", ".join(known)
     problems = [f"{key}: unknown argument; known: {names}" for key in args if key not in known]
-    if not isinstance(args.get("source"), str | Path):
-        problems.append("source: must be the folder of a GTA release")
+    if not isinstance(args.get("source"), str | Path | None):
+        problems.append("source: must be the folder of a GTA release, or null")
     share = args.get("test_share", 0.2)
     if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < 1:
         problems.append(f"test_share: must be between 0 and 1, found {share!r}")
@@ -318,4 +338,5 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
         problems.append(f"generate: {problem}")
     if problems:
         raise UserError.join(problems)
-    return Arguments(**{**args, "source": str(args["source"])})
+    source = args.get("source")
+    return Arguments(**{**args, "source": None if source is None else str(source)})

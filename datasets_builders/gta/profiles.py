@@ -8,6 +8,10 @@ from datasets_builders.gta.rules import Extent, Profile, VersionRule, VersionRul
 
 BOUNDARY = 0.3
 """Share of numbers that are drawn at an end of their interval, where versions change."""
+DRAWS = 4
+"""Profiles that are drawn within each rule of a task's tools, to choose one of."""
+RARITY = 0.25
+"""What a rule counts for falls by this factor with each use: new rules come first."""
 
 
 def draw_profiles(
@@ -15,8 +19,8 @@ def draw_profiles(
 ) -> list[Profile]:
     """A profile for each task; as many rules are covered as the tasks allow.
 
-    Tasks are gone through in order. Each gets a profile for the rule that has been used least so
-    far among the rules of its versioned tools; what that rule leaves open is drawn at random.
+    Tasks are gone through in order. For each, profiles are drawn within every rule of its versioned
+    tools; the task gets the one whose rules have been used least so far.
 
     Args:
         rng: fixes the result.
@@ -30,13 +34,15 @@ def draw_profiles(
     profiles: list[Profile] = []
     for tools in tasks:
         open_rules = [rule for tool in sorted(set(tools)) for rule in rules.tools.get(tool, ())]
-        wanted = None
-        if open_rules:
-            least = min(used[rule.id] for rule in open_rules)
-            wanted = rng.choice([rule for rule in open_rules if used[rule.id] == least])
-        profile = _within(rng, rules, wanted)
-        used.update(rules_used(rules, profile, tools))
-        profiles.append(profile)
+        drawn = [_within(rng, rules, rule) for rule in open_rules for _ in range(DRAWS)]
+        drawn = drawn or [_within(rng, rules, None)]
+        rng.shuffle(drawn)
+
+        def rarity(profile: Profile, tools: Sequence[str] = tools) -> float:
+            return sum(RARITY ** used[id] for id in set(rules_used(rules, profile, tools)))
+
+        profiles.append(max(drawn, key=rarity))
+        used.update(rules_used(rules, profiles[-1], tools))
     return profiles
 
 

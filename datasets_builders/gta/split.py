@@ -15,17 +15,19 @@ def split_tasks(
     tasks: Sequence[Task],
     share: float,
     traits: Mapping[str, Collection[str]],
+    needs: Mapping[str, int] | None = None,
 ) -> dict[str, list[Task]]:
     """Tasks for training and for testing; tasks that share a picture stay together.
 
-    Groups are taken for the test so that each trait is met there; a group that alone has some trait
-    stays in training. What is left of the test's share is drawn at random.
+    Groups are taken for the test until it has enough tasks of each trait, but never so many that
+    training has too few. What is left of the test's share is drawn at random.
 
     Args:
         rng: fixes the result.
         tasks: all of them.
         share: of the tasks to test on; the traits come first where they need more.
         traits: by task id, what both splits should meet, such as the tools that are called.
+        needs: how many tasks with a trait each split should have, where one is not enough.
 
     Raises:
         UserError: there are fewer than two groups of tasks.
@@ -37,31 +39,37 @@ def split_tasks(
             " another; training and test need one each, give more tasks"
         )
     rng.shuffle(groups)
-    found = [frozenset(t for task in group for t in traits[task.id]) for group in groups]
-    having = Counter(trait for of_group in found for trait in of_group)
+    found = [Counter(t for task in group for t in set(traits[task.id])) for group in groups]
+    left = sum(found, Counter[str]())
+    missing = Counter({trait: (needs or {}).get(trait, 1) for trait in left})
+    needed = dict(missing)
     wanted = max(1, round(share * len(tasks)))
     test: list[int] = []
-    met: set[str] = set()
 
     def can_go(index: int) -> bool:
-        """Whether training has every trait of the group without it."""
-        left = having.copy()
-        left.subtract(found[index])
-        return all(left[trait] > 0 for trait in found[index])
+        """Whether training has enough of every trait of the group without it."""
+        group = found[index]
+        return index not in test and all(left[t] - group[t] >= needed[t] for t in group)
+
+    def gain(index: int) -> float:
+        """Tasks that the test is short of, as a share of the group."""
+        group = found[index]
+        return sum(min(group[t], missing[t]) for t in group) / len(groups[index])
 
     def take(index: int) -> None:
+        nonlocal missing
         test.append(index)
-        met.update(found[index])
-        having.subtract(found[index])
+        left.subtract(found[index])
+        missing -= found[index]
 
-    while fresh := [i for i in range(len(groups)) if found[i] - met and can_go(i)]:
-        take(max(fresh, key=lambda i: len(found[i] - met) / len(groups[i])))
+    while useful := [i for i in range(len(groups)) if can_go(i) and gain(i) > 0]:
+        take(max(useful, key=gain))
     for index in range(len(groups)):
         if sum(len(groups[i]) for i in test) >= wanted:
             break
-        if index not in test and can_go(index):
+        if can_go(index):
             take(index)
-    if not test:  # every group has something of its own
+    if not test:  # every group has something that training cannot do without
         test.append(len(groups) - 1)
     return {
         "train_cot": [t for i, group in enumerate(groups) if i not in test for t in group],

@@ -82,14 +82,17 @@ def rationale(
     tried = walk(base, profile, versions)
     own = {rule.id for rule in tried}
     lines += [f"Rule {id}: {texts[id]}" for id in step.rules if id not in own]
-    for rule in tried:
-        verdict = "yes" if rule.holds(profile) else "no"
-        has = f"The profile has {_reasons(rule, profile)}: {verdict}."
-        lines.append(f"Rule {rule.id}: {texts[rule.id]} {has}")
+    lines += [check(rule, profile, texts[rule.id]) for rule in tried]
     if not tried:
         lines.append(f"{base} has no versions.")
     lines.append(f"So the call is {step.call.name}.")
     return "\n".join(line for line in lines if line)
+
+
+def check(rule: VersionRule, profile: Profile, text: str) -> str:
+    """A rule as the policy words it, and whether it holds for a profile."""
+    verdict = "yes" if rule.holds(profile) else "no"
+    return f"Rule {rule.id}: {text} The profile has {_reasons(rule, profile)}: {verdict}."
 
 
 def walk(base: str, profile: Profile, versions: VersionRules) -> list[VersionRule]:

@@ -168,7 +168,7 @@ def test_equal_seeds_give_equal_bytes(gta: Path, folder: DataFolder, tmp_path: P
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        ({}, "source: must be the folder of a GTA release"),
+        ({"source": 3}, "source: must be the folder of a GTA release, or null"),
         ({"source": "x", "sorce": 1}, "sorce: unknown argument; known: source, rules"),
         ({"source": "x", "test_share": 1}, "test_share: must be between 0 and 1, found 1"),
         ({"source": "x", "name": "Two words"}, "name: must be one word"),

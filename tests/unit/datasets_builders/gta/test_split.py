@@ -45,6 +45,18 @@ def test_each_trait_is_met_on_both_sides_where_two_groups_have_it(tmp_path: Path
         assert len(parts["test"]) == 2
 
 
+def test_both_sides_get_as_many_tasks_as_a_trait_needs(tmp_path: Path) -> None:
+    tasks = tasks_over(tmp_path, list("abcdefghijkl"))
+    traits = {task.id: {"tool"} if int(task.id) < 6 else set() for task in tasks}
+    for seed in range(20):
+        parts = split_tasks(random.Random(seed), tasks, 0.1, traits, {"tool": 3})
+        assert sum("tool" in traits[task.id] for task in parts["test"]) == 3
+        assert len(parts["test"]) == 3  # the share asks for one
+    # Training comes first where there are too few for both.
+    parts = split_tasks(random.Random(0), tasks, 0.1, traits, {"tool": 4})
+    assert sum("tool" in traits[task.id] for task in parts["test"]) == 2
+
+
 def test_groups_that_all_have_something_of_their_own_are_split_all_the_same(tmp_path: Path) -> None:
     tasks = tasks_over(tmp_path, list("abc"))
     parts = split_tasks(random.Random(0), tasks, 0.3, {task.id: {task.id} for task in tasks})
