@@ -90,9 +90,12 @@ def rationale(
 
 
 def check(rule: VersionRule, profile: Profile, text: str) -> str:
-    """A rule as the policy words it, and whether it holds for a profile."""
-    verdict = "yes" if rule.holds(profile) else "no"
-    return f"Rule {rule.id}: {text} The profile has {_reasons(rule, profile)}: {verdict}."
+    """A rule as the policy words it, and for each of its conditions whether a profile meets it."""
+    verdicts = ", ".join(
+        f"{name} {profile[name]}: {'yes' if extent.holds(profile[name]) else 'no'}"
+        for name, extent in rule.conditions.items()
+    )
+    return f"Rule {rule.id}: {text} The profile has {verdicts or 'nothing to meet: yes'}."
 
 
 def walk(base: str, profile: Profile, versions: VersionRules) -> list[VersionRule]:
@@ -125,11 +128,6 @@ def _condition(rule: VersionRule) -> str:
     if not rule.conditions:
         return "always"
     return "if " + " and ".join(in_words(name, e) for name, e in rule.conditions.items())
-
-
-def _reasons(rule: VersionRule, profile: Profile) -> str:
-    named = rule.conditions or profile
-    return ", ".join(f"{name} {profile[name]}" for name in named)
 
 
 def _profile(profile: Profile) -> str:
