@@ -1,0 +1,148 @@
+"""BERTScore by a tiny encoder of random weights: the formula, and what can be wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from datasets_builders.gta import bertscore
+from datasets_builders.gta.bertscore import Bertscore, from_environment
+from trimpi.errors import UserError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "count", "the", "red", "coins", "eggs", "please"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", model_max_length=32,
+    ).save_pretrained(folder)  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=3,
+        num_attention_heads=2, max_position_embeddings=32, initializer_range=0.5,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def by_hand(folder: Path, layer: int, first: str, second: str) -> float:
+    """Recall, precision and F1 written out with numpy."""
+    model = BertModel.from_pretrained(folder).eval()
+    states = []
+    for text in (first, second):
+        ids = [2, *(WORDS.index(word) for word in text.split()), 3]
+        with torch.no_grad():
+            hidden = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0]
+        rows = hidden.numpy()
+        states.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    cosine = states[0] @ states[1].T
+    precision = cosine.max(1)[1:-1].mean()  # [CLS] and [SEP] may be matched, but do not count
+    recall = cosine.max(0)[1:-1].mean()
+    return float(2 * precision * recall / (precision + recall))
+
+
+def test_it_is_the_f1_of_greedy_matches(encoder: Path) -> None:
+    score = Bertscore(encoder, 2)
+    for first, second in (("count the coins", "count red eggs please"), ("coins", "the red coins")):
+        expected = by_hand(encoder, 2, first, second)
+        assert 0 < expected < 1
+        assert score(first, second) == pytest.approx(expected, abs=1e-5)
+        assert score(second, first) == score(first, second)
+    assert score("count coins", "count eggs") != Bertscore(encoder, 1)("count coins", "count eggs")
+
+
+def test_equal_and_blank_texts(encoder: Path) -> None:
+    score = Bertscore(encoder, 2)
+    assert score("the  coins ", "the coins") == 1.0 and score("", " ") == 1.0
+    assert score("", "coins") == 0.0
+    assert 0 <= score("coins " * 100, "eggs " * 100) <= 1  # beyond the model's limit
+
+
+def test_a_baseline_spreads_scores_and_keeps_them_in_range(encoder: Path) -> None:
+    pair = ("count the coins", "red eggs please")
+    plain = Bertscore(encoder, 2)(*pair)
+    assert Bertscore(encoder, 2, 0.1)(*pair) == pytest.approx(max(0, (plain - 0.1) / 0.9))
+    assert Bertscore(encoder, 2, 0.999)(*pair) == 0.0
+    assert Bertscore(encoder, 2, 0.999)("coins", "coins") == 1.0
+
+
+def test_the_environment_names_model_layer_and_baseline(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(bertscore.MODEL, str(encoder))
+    monkeypatch.setenv(bertscore.LAYER, "2")
+    monkeypatch.setenv(bertscore.BASELINE, "0.5")
+    found = from_environment()
+    assert found == Bertscore(encoder.resolve(), 2, 0.5)
+    assert found.about == f"BERTScore F1 ({encoder.name}, layer 2, baseline 0.5)"
+    assert Bertscore(Path("/x/roberta"), 17).about == "BERTScore F1 (roberta, layer 17)"
+
+
+def test_known_encoders_have_their_layer(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "big"
+    shutil.copytree(encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 24}))
+    monkeypatch.setenv(bertscore.MODEL, str(folder))
+    assert from_environment().layer == 18
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({}, "grader: BERTScore needs a model; set TRIMPI_BERTSCORE_MODEL to the folder"),
+        ({bertscore.MODEL: "/nowhere"}, "TRIMPI_BERTSCORE_MODEL: /nowhere holds no config.json"),
+        ({bertscore.LAYER: ""}, "TRIMPI_BERTSCORE_LAYER: must be a whole number from 1 to 3"),
+        ({bertscore.LAYER: "4"}, "TRIMPI_BERTSCORE_LAYER: must be a whole number from 1 to 3"),
+        ({bertscore.LAYER: None}, "TRIMPI_BERTSCORE_LAYER: no layer is known to be best for bert"),
+        ({bertscore.BASELINE: "1"}, "TRIMPI_BERTSCORE_BASELINE: must be a number from 0 to below"),
+        ({bertscore.BASELINE: "x"}, "TRIMPI_BERTSCORE_BASELINE: must be a number from 0 to below"),
+    ],
+)
+def test_wrong_variables(
+    variables: dict[str, str | None], line: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = {bertscore.MODEL: str(encoder), bertscore.LAYER: "2"} if variables else {}
+    for name in (bertscore.MODEL, bertscore.LAYER, bertscore.BASELINE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**defaults, **variables}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        from_environment()
+    assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_encoder(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(bertscore.MODEL, str(tmp_path))
+    monkeypatch.setenv(bertscore.LAYER, "1")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds no \.safetensors file; convert the weights"):
+        from_environment()
+    (tmp_path / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"is no text encoder"):
+        from_environment()
+    shutil.copy(encoder / "config.json", tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"cannot be loaded \(.*\); give another"):
+        from_environment()("a coin", "an egg")
