@@ -192,6 +192,11 @@ def _rows(
                 "profile": dict(profile),
                 "tool": tool,
                 "rules": list(step.rules),
+                "ruled_arguments": {
+                    rule.id: rule.argument
+                    for rule in special
+                    if rule.argument and rule.id in step.rules
+                },
                 "defaults": source.tools[tool].defaults,
             }
             if new:
