@@ -186,6 +186,11 @@ def _rows(
                 "tool": tool,
                 "rules": list(step.rules),
                 "walk": [rule.id for rule in wording.walk(tool, profile, ruling)],
+                "ruled_arguments": {
+                    rule.id: rule.argument
+                    for rule in special
+                    if rule.argument and rule.id in step.rules
+                },
                 "defaults": source.tools[tool].defaults,
             }
             if new:

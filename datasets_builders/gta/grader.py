@@ -1,31 +1,121 @@
 """Grading of GTAPolicy: half for the tool, half for its arguments (paper, metrics of GTAPolicy)."""
 
 import json
+import re
 from functools import lru_cache
+from typing import Any
 
 from datasets_builders.gta.calls import Call, parse_call
 from datasets_builders.gta.scoring import CallScore, lexical_similarity, score_call
 from trimpi.errors import UserError
+from trimpi.prompt import parse_response
 from trimpi.sample import Completion, Sample, Score
+
+UNASKED = "(unasked)"
+"""Stands for the arguments that a tool does not have: models make up any number of names."""
 
 
 def grade(sample: Sample, completion: Completion) -> Score:
     """The overall score of the call in a completion; texts are compared by lexical likeness.
 
-    `parts` holds `tool`, `argument` and the score of each argument as `field/<name>`. A completion
-    without a readable call scores 0: it is wrong, not ungradable.
+    `parts` holds `tool`, `argument`, the score of each argument as `field/<name>`, and for each
+    rule in `facts["rules"]` as `rule/<id>` whether the call follows it: a rule of versions by the
+    versioned name, a rule of an argument by that argument of the right tool, any other by the tool
+    alone. A completion without a readable call scores 0: it is wrong, not ungradable.
 
     Raises:
         UserError: the sample's own answer is no call.
     """
     gold, said = _gold(sample.answer, sample.id), parse_call(completion.text)
     found = score_call(gold, said, sample.facts.get("defaults", {}), lexical_similarity)
-    return Score(found.overall, _parts(found), _note(gold, said))
+    return Score(found.overall, _parts(sample, gold, said, found), _note(gold, said))
 
 
-def _parts(found: CallScore) -> dict[str, float]:
-    fields = {f"field/{name}": value for name, value in found.fields.items() if name}
-    return {"tool": found.tool, "argument": found.argument, **fields}
+def diagnose(sample: Sample, completion: Completion) -> dict[str, Any]:
+    """The first thing that is wrong with a call, the rules cited for it, and the version called.
+
+    Returns:
+        `first_error`: "format" (no readable call), "tool" (another tool), "version" (the right
+        tool, another version), "argument" (the right tool and version, an argument below 1),
+        "rule" (the right call, but the reasoning cites another rule of versions of this tool) or
+        "none";
+        `cited` and `gold`: ids of the rules that the reasoning cites, once each, and of those that
+        decide the call with those that are tried before them (`facts["walk"]`);
+        `gold_path`: whether all rules that decide the call are cited, and none beyond `gold`;
+        `confusion`: for a tool with versions, `group` (the tool), `gold` (the versioned name) and
+        `said` (the name called; "other tool" or "no call"); None for one without.
+    """
+    gold, said = _gold(sample.answer, sample.id), parse_call(completion.text)
+    tool, rules = str(sample.facts["tool"]), [str(rule) for rule in sample.facts["rules"]]
+    deciding, tried = set(rules), [str(rule) for rule in sample.facts.get("walk", ())]
+    known = [*(rule for rule in rules if rule not in tried), *tried]
+    cited = _cited(completion.text, known)
+    error = "none"
+    if said is None:
+        error = "format"
+    elif not _is(said, tool):
+        error = "tool"
+    elif said.name != gold.name:
+        error = "version"
+    elif dict(grade(sample, completion).parts)["argument"] < 1:
+        error = "argument"
+    elif of_tool := {rule for rule in cited if _of_versions(rule, tool)}:
+        fit = of_tool <= set(known) and bool(of_tool & deciding)
+        error = "none" if fit else "rule"
+    confusion = None
+    if gold.name != tool:
+        called = "no call" if said is None else said.name[:40] if _is(said, tool) else "other tool"
+        confusion = {"group": tool, "gold": gold.name, "said": called}
+    return {
+        "first_error": error,
+        "cited": cited,
+        "gold": known,
+        "gold_path": deciding <= set(cited) <= set(known),
+        "confusion": confusion,
+    }
+
+
+def _is(call: Call, tool: str) -> bool:
+    """Whether a call is to any version of a tool."""
+    return call.name == tool or call.name.startswith(f"{tool}_")
+
+
+def _of_versions(rule: str, tool: str) -> bool:
+    return re.fullmatch(rf"{re.escape(tool)}\.\d+", rule) is not None
+
+
+def _cited(text: str, known: list[str]) -> list[str]:
+    """Ids of the rules that the reasoning names, such as "Rule OCR.3" or "rules S1 and OCR.3"."""
+    reasoning = parse_response(text).rationale
+    if reasoning is None:
+        reasoning = text.split("\\boxed")[0]
+    names = "|".join([*map(re.escape, sorted(known, key=len, reverse=True)), _ID])
+    one = rf"(?:{names})(?!\.?\d)"
+    several = rf"\b(?i:rules?) ({one}(?:(?:, and |, | and | or ){one})*)"
+    found = (id for match in re.finditer(several, reasoning) for id in re.findall(one, match[1]))
+    return list(dict.fromkeys(found))
+
+
+_ID = r"[A-Za-z]\w{0,40}?\.?\d{1,3}"
+
+
+def _parts(sample: Sample, gold: Call, said: Call | None, found: CallScore) -> dict[str, float]:
+    defaults = sample.facts.get("defaults", {})
+    parts = {"tool": found.tool, "argument": found.argument}
+    for name, value in found.fields.items():
+        if name:  # without one the call was to have no arguments
+            asked = name in gold.arguments or name in defaults
+            parts[f"field/{name if asked else UNASKED}"] = value
+    tool = str(sample.facts.get("tool", ""))
+    followed = said is not None and _is(said, tool)
+    for rule in map(str, sample.facts.get("rules", ())):
+        if _of_versions(rule, tool):
+            parts[f"rule/{rule}"] = found.tool
+        elif argument := sample.facts.get("ruled_arguments", {}).get(rule):
+            parts[f"rule/{rule}"] = float(followed and found.fields.get(argument) == 1)
+        else:
+            parts[f"rule/{rule}"] = float(followed)
+    return parts
 
 
 def _note(gold: Call, said: Call | None) -> str:

@@ -3,9 +3,11 @@
 A recipe's `evaluation.diagnose` names a function (sample, completion) -> mapping with
 `first_error` (a name, "none" for reasoning without fault), `gold_path` (whether the walk is the
 gold walk), `cited` and `gold` (condition ids walked, and to be walked), and, if it can tell,
-`steps` (gold steps done before the first error).
+`steps` (gold steps done before the first error) and `confusion` (null, or what was taken for what:
+`gold` and `said`, two labels of one `group`).
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,14 +19,17 @@ from trimpi.sample import Completion, Sample
 Diagnose = Callable[[Sample, Completion], Mapping[str, Any]]
 
 FIRST_ERRORS = ("none", "format", "recall", "perception", "branching", "final")
-"""The names that reports know, in the order of showing."""
+"""First errors of a walk through conditions, in the order of showing."""
+CALL_ERRORS = ("none", "format", "tool", "version", "argument", "rule")
+"""First errors of a tool call, which has a `confusion` too."""
 
 
 def diagnose_one(diagnose: Diagnose, sample: Sample, completion: Completion) -> dict[str, Any]:
     """The diagnosis of one completion, its fields checked.
 
     Raises:
-        UserError: the function fails on the sample, or leaves a field out.
+        UserError: the function fails on the sample, leaves a field out, or gives a `confusion`
+            that is none.
     """
     name = getattr(diagnose, "__qualname__", repr(diagnose))
     try:
@@ -41,6 +46,15 @@ def diagnose_one(diagnose: Diagnose, sample: Sample, completion: Completion) -> 
         raise UserError(
             f"evaluation.diagnose: {name} returns no {missing[0]!r}; see trimpi.evaluate.diagnosis"
         )
+    confusion = found.get("confusion")
+    if confusion is not None and not (
+        isinstance(confusion, Mapping)
+        and all(isinstance(confusion.get(key), str) for key in ("group", "gold", "said"))
+    ):
+        raise UserError(
+            f"evaluation.diagnose: {name} returns a 'confusion' that is neither None nor texts for"
+            " 'group', 'gold' and 'said'; see trimpi.evaluate.diagnosis"
+        )
     return found
 
 
@@ -52,20 +66,21 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     conditions that gold walks cite: those that a model makes up would dilute it, and are counted as
     `invented_citations`. It grows with the number of rows, so `citation_difference_per_100` gives
     it for 100 rows too. `reached` is the share of rows that get their first k decisions right, by
-    k, of the rows that have so many.
+    k, of the rows that have so many. `confusions` counts labels as `{group: {gold: {said: n}}}`.
     """
     rows = list(diagnoses)
-    errors: Counter[str] = Counter({name: 0 for name in FIRST_ERRORS})
+    calls = any("confusion" in row for row in rows)
+    errors: Counter[str] = Counter(dict.fromkeys(CALL_ERRORS if calls else FIRST_ERRORS, 0))
     cited: Counter[str] = Counter()
     gold: Counter[str] = Counter()
     for row in rows:
         errors[str(row["first_error"])] += 1
         cited.update(row["cited"])
         gold.update(row["gold"])
-    names = sorted(cited.keys() | gold.keys(), key=_numeric)
+    names = sorted(cited.keys() | gold.keys(), key=in_order)
     gap = sum(abs(cited[n] - gold[n]) for n in gold) / len(gold) if gold else 0.0
     path = wilson(sum(bool(row["gold_path"]) for row in rows), len(rows))
-    return {
+    summary = {
         "rows": len(rows),
         "first_errors": dict(errors),
         "gold_path": path._asdict() if path else None,
@@ -74,6 +89,21 @@ def summarize(diagnoses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "invented_citations": sum(cited[name] for name in names if name not in gold),
         "reached": _reached(rows),
         "citations": {name: {"model": cited[name], "gold": gold[name]} for name in names},
+    }
+    if calls:
+        summary["confusions"] = _confusions(rows)
+    return summary
+
+
+def _confusions(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for row in rows:
+        if one := row.get("confusion"):
+            counts = found.setdefault(one["group"], {}).setdefault(one["gold"], Counter())
+            counts[one["said"]] += 1
+    return {
+        group: {gold: dict(sorted(table[gold].items())) for gold in sorted(table)}
+        for group, table in sorted(found.items())
     }
 
 
@@ -90,7 +120,11 @@ def _reached(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _numeric(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which 1.2 comes before 1.10; digits as text, since there may be thousands."""
-    parts = [p.lstrip("0") if p.isdecimal() else p for p in name.split(".")]
-    return tuple((0, len(p), p) if p.isdecimal() or not p else (1, 0, p) for p in parts)
+def in_order(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key: 1.2 before 1.10, v2 before v10; digits as text, since there may be thousands."""
+    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    digits = [piece.lstrip("0") if piece.isdecimal() else None for piece in pieces]
+    return tuple(
+        (1, 0, piece) if number is None else (0, len(number), number)
+        for piece, number in zip(pieces, digits, strict=True)
+    )

@@ -85,22 +85,20 @@ def summarize(
 ) -> dict[str, Any]:
     """The numbers of one setting.
 
-    Keys: `rows`, `accuracy`, `parts` (means), `well_formed` (share), `truncated`,
-    `completion_tokens` (mean), `by_depth` (length of the gold path), `by_policy`, `by_task`,
-    `majority_share` (accuracy of each policy's most frequent answer), `notes` (most frequent),
-    `original_share` (override: rows answered by the replaced policy, of those where the two
-    differ) and `diagnosis`.
+    Keys: `rows`, `accuracy`, `parts` (means) and `part_rows` (how many rows have each),
+    `well_formed` (share), `truncated`, `completion_tokens` (mean), `by_depth` (length of the gold
+    path), `by_policy`, `by_task`, `by_tool` and `by_rule` (of `facts.tool` and of each id in
+    `facts.rules`, with `parts` and `part_rows` of their own), `majority_share` (accuracy of each
+    policy's most frequent answer), `notes` (most frequent), `original_share` (override: rows that
+    score higher under the replaced policy, of those where the two policies' answers differ) and
+    `diagnosis`.
     """
     total = len(rows)
-    parts: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        for name, value in row["parts"].items():
-            parts[name].append(value)
     notes = Counter(row["note"] for row in rows if row["note"])
     summary: dict[str, Any] = {
         "rows": total,
         "accuracy": accuracy(rows),
-        "parts": {name: math.fsum(values) / len(values) for name, values in parts.items()},
+        **_parts(rows),
         "well_formed": sum(row["well_formed"] for row in rows) / total,
         "truncated": sum(completion.truncated for completion in completions),
         "completion_tokens": sum(completion.tokens for completion in completions) / total,
@@ -121,14 +119,48 @@ def summarize(
             continue  # a policy of its own for each row says nothing
         if found:
             summary[key] = {str(name): accuracy(found[name]) for name in sorted(found)}
-    originals = [row["original"] for row in rows if row.get("original") is not None]
+    for key, found in _by_call(samples, rows).items():
+        summary[key] = {name: accuracy(of) | _parts(of) for name, of in found.items()}
+    # Not the mean: a call with another version alone is half right under both policies.
+    originals = [
+        row["original"] > (row["value"] or 0) for row in rows if row.get("original") is not None
+    ]
     if originals:
-        share = wilson(min(math.fsum(originals), len(originals)), len(originals))
+        share = wilson(sum(originals), len(originals))
         summary["original_share"] = share._asdict() if share else None
     diagnoses = [row["diagnosis"] for row in rows if "diagnosis" in row]
     if diagnoses:
         summary["diagnosis"] = diagnosis.summarize(diagnoses)
     return summary
+
+
+def _parts(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    parts: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row["parts"].items():
+            parts[name].append(value)
+    return {
+        "parts": {name: math.fsum(values) / len(values) for name, values in parts.items()},
+        "part_rows": {name: len(values) for name, values in parts.items()},
+    }
+
+
+def _by_call(samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Rows by the tool to be called, and by each rule that decides the call."""
+    tools: dict[str, list[Row]] = defaultdict(list)
+    rules: dict[str, list[Row]] = defaultdict(list)
+    for sample, row in zip(samples, rows, strict=True):
+        if isinstance(tool := sample.facts.get("tool"), str):
+            tools[tool].append(row)
+        ids = sample.facts.get("rules")
+        for id in dict.fromkeys(map(str, ids if isinstance(ids, list) else ())):
+            rules[id].append(row)
+    found = {"by_tool": tools, "by_rule": rules}
+    return {
+        key: {name: groups[name] for name in sorted(groups, key=diagnosis.in_order)}
+        for key, groups in found.items()
+        if groups
+    }
 
 
 def majority_share(samples: Iterable[Sample]) -> float:

@@ -1,15 +1,17 @@
 """The numbers of a report: everything that report.md and report.html show, as one JSON object."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimpi.evaluate.statistics import mean_and_spread, paired_difference, wilson
+from trimpi.evaluate.statistics import mean_and_spread, paired_difference
+from trimpi.report import groups
+from trimpi.report.cells import Cell, Pick, at, cell
 from trimpi.report.curves import panels
 from trimpi.report.load import Arm, Evaluation, Run, Stage
 from trimpi.runs import chain_name
 
-Cell = dict[str, Any]
+RECITAL = ("recital", "recital_in_context")
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -17,7 +19,8 @@ def summarize(run: Run) -> dict[str, Any]:
 
     Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
     first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
-    `majority_share`, `training` (by chain), `versions`, `seconds`.
+    `majority_share`, `rules` (texts by id, in the order of the policy, where rows name rules),
+    `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
     seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
@@ -37,6 +40,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "models": models,
         "efficiency": _efficiency(run, leading),
         "majority_share": first.summary["majority_share"] if first else None,
+        "rules": groups.rule_texts(run, models),
         "training": _training(run),
         "versions": run.record.get("versions", {}),
         "seconds": run.record.get("seconds"),
@@ -51,7 +55,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     models = {model["name"]: model for model in summary["models"]}
     base = models["base"]["settings"].get("in_context")
     reference = (
-        f"the base model with the policy in its prompt answers {percent(base['mean'])} right"
+        f"the base model with the policy in its prompt {_says(base)}"
         if base and base["mean"] is not None
         else ""
     )
@@ -69,7 +73,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     if seeds > 1:
         # Wilson's interval knows the test rows alone; seeds may lie outside of it.
         interval = f"mean of {seeds} seeds, deviation {100 * (cell['sd'] or 0):.1f} points"
-    text = f"Without the policy in its prompt, {name} answers {percent(cell['mean'])} right"
+    text = f"Without the policy in its prompt, {name} {_says(cell)}"
     text += f" ({interval})"
     text += f"; {reference}" if reference else ""
     if reference and (gap := models[name]["over_base"]):
@@ -90,33 +94,15 @@ def headline(summary: Mapping[str, Any]) -> str:
     return text
 
 
+def _says(cell: Cell) -> str:
+    """A score that is made of parts is no count of right answers."""
+    share = percent(cell["mean"])
+    return f"scores {share} overall" if groups.whole_parts(cell) else f"answers {share} right"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as "93.2%"; a dash for None."""
     return "–" if share is None else f"{100 * share:.{digits}f}%"
-
-
-def cell(
-    evaluations: Sequence[Evaluation],
-    pick: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda s: s["accuracy"],
-) -> Cell | None:
-    """A proportion over seeds: mean, standard deviation over seeds, interval; None if absent.
-
-    The interval is Wilson's for the mean at the number of rows of *one* seed: seeds share the test
-    rows, so more seeds do not make the test set larger.
-    """
-    found = {e.seed: p for e in evaluations if (p := pick(e.summary)) is not None}
-    if not found:
-        return None
-    values = {s: float(p["value"]) for s, p in found.items() if p.get("value") is not None}
-    result: Cell = {"mean": None, "sd": None, "low": None, "high": None, "by_seed": values}
-    result["rows"] = max(int(p.get("scored", 0)) for p in found.values())
-    result["unscored"] = sum(int(p.get("unscored", 0)) for p in found.values())
-    if values:
-        result["mean"], result["sd"] = mean_and_spread(list(values.values()))
-        interval = wilson(min(result["mean"], 1.0) * result["rows"], result["rows"])
-        if interval:
-            result["low"], result["high"] = interval.low, interval.high
-    return result
 
 
 def _model(arm: Arm, base: Arm) -> dict[str, Any]:
@@ -133,7 +119,9 @@ def _model(arm: Arm, base: Arm) -> dict[str, Any]:
         for key in ("by_depth", "by_policy", "by_task"):
             names = dict.fromkeys(n for s in summaries for n in s.get(key, ()))
             if names:
-                found[key] = {n: cell(evaluations, _at(key, n)) for n in names}
+                found[key] = {n: cell(evaluations, at(key, n)) for n in names}
+        if name not in RECITAL:  # its parts have a table of their own
+            found |= groups.by_call(evaluations)
         settings[name] = found
     if "override" in settings:
         settings["override"]["original_share"] = cell(
@@ -148,18 +136,10 @@ def _model(arm: Arm, base: Arm) -> dict[str, Any]:
             for name, evaluations in arm.settings.items()
             if (diagnosis := _diagnosis(evaluations)) is not None
         },
-        "recital": {
-            name: _parts(arm.settings[name])
-            for name in ("recital", "recital_in_context")
-            if name in arm.settings
-        },
+        "recital": {name: _parts(arm.settings[name]) for name in RECITAL if name in arm.settings},
         "forgetting": _forgetting(arm, base),
         "over_base": _over_base(arm, base),
     }
-
-
-def _at(key: str, name: str) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
-    return lambda summary: summary.get(key, {}).get(name)
 
 
 def _diagnosis(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
@@ -168,7 +148,7 @@ def _diagnosis(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
         return None
     names = dict.fromkeys(name for d in found for name in d["first_errors"])
     gaps = [d["citation_difference"] for d in found]
-    return {
+    result = {
         "rows": found[0]["rows"],
         "first_errors": {
             name: _mean(d["first_errors"].get(name, 0) / d["rows"] for d in found) for name in names
@@ -190,9 +170,12 @@ def _diagnosis(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
         "citation_difference_per_100": _mean(d["citation_difference_per_100"] for d in found),
         "invented_citations": _mean(d.get("invented_citations", 0) for d in found),
     }
+    if confusions := groups.confusions(evaluations):
+        result["confusions"] = confusions
+    return result
 
 
-def _reached(depth: str) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
+def _reached(depth: str) -> Pick:
     return lambda summary: (summary.get("diagnosis") or {}).get("reached", {}).get(depth)
 
 

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from trimpi.errors import UserError
 from trimpi.policy import ImagePart, Policy, TextPart
 from trimpi.prompt import parse_response
+from trimpi.report.answers import Line, object_lines, read_object
 from trimpi.report.load import Arm, Evaluation, Run
 from trimpi.sample import Completion, Sample
 
@@ -23,22 +24,20 @@ LONGEST = 4000
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of reasoning; `wrong` marks the one where it leaves the policy."""
-
-    text: str
-    wrong: bool = False
-
-
-@dataclass(frozen=True)
 class Attempt:
-    """What one model wrote: `verdict` is right, wrong or unscored; `error` the first fault."""
+    """What one model wrote.
+
+    `verdict` is right, partial, wrong or unscored; `score` the value if partial; `error` the first
+    fault; `call` the answer by lines where it is a JSON object and the gold answer is one.
+    """
 
     model: str
     verdict: str
+    score: float | None
     error: str
     lines: list[Line]
     answer: str | None
+    call: list[Line]
     note: str
     truncated: bool
 
@@ -53,7 +52,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """One sample with the attempt of the leading arm first and those of the others after it."""
+    """One sample with the attempt of the leading arm first and those of the others after it.
+
+    `call` is the gold answer by lines where it is a JSON object.
+    """
 
     sample_id: str
     policy: str
@@ -61,6 +63,7 @@ class Card:
     pictures: list[Picture]
     gold: list[str]
     answer: str
+    call: list[Line]
     attempts: list[Attempt]
 
 
@@ -87,24 +90,37 @@ def cards(run: Run, leading: str | None, count: int) -> list[Card]:
                                                        first.samples[index].id)),
             ],
         )
-        for index in choose(first.scores, count)
+        for index in choose(
+            first.scores, count, [str(sample.facts.get("tool", "")) for sample in first.samples]
+        )
     ]  # fmt: skip
 
 
-def choose(scores: Sequence[dict[str, Any]], count: int) -> list[int]:
-    """Indices of the rows to show, in the order of the rows."""
+def choose(
+    scores: Sequence[dict[str, Any]], count: int, kinds: Sequence[str] | None = None
+) -> list[int]:
+    """Indices of the rows to show, in the order of the rows: half of them wrong if possible.
+
+    Args:
+        scores: rows of scores.jsonl.
+        count: how many to choose.
+        kinds: what each row is about; different ones come before more of the same.
+    """
+    about = kinds or [""] * len(scores)
     wrong = [i for i, row in enumerate(scores) if row["value"] is not None and row["value"] < 1]
     right = [i for i, row in enumerate(scores) if row["value"] == 1]
-    seen: set[str] = set()
-    fresh = []
-    for index in wrong:
-        error = (scores[index].get("diagnosis") or {}).get("first_error", "")
-        if error not in seen:
-            seen.add(error)
-            fresh.append(index)
-    wrong = [*fresh, *(i for i in wrong if i not in fresh)]
+    errors = [str((row.get("diagnosis") or {}).get("first_error", "")) for row in scores]
+    wrong, right = _varied(wrong, errors), _varied(right, about)
     wrongs = min(len(wrong), max(count // 2, count - len(right)))
     return sorted([*wrong[:wrongs], *right[: count - wrongs]])
+
+
+def _varied(indices: Sequence[int], kinds: Sequence[str]) -> list[int]:
+    """The first of each kind, then the rest."""
+    first: dict[str, int] = {}
+    for index in indices:
+        first.setdefault(kinds[index], index)
+    return [*first.values(), *(i for i in indices if i not in first.values())]
 
 
 def _others(arm: Arm, name: str, setting: str, sample_id: str) -> list[Attempt]:
@@ -125,6 +141,7 @@ def _card(run: Run, evaluation: Evaluation, index: int, attempts: list[Attempt])
         pictures=[picture for picture in pictures if picture is not None],
         gold=_gold(sample),
         answer=sample.answer,
+        call=object_lines(gold, gold, {}) if (gold := read_object(sample.answer)) else [],
         attempts=attempts,
     )
 
@@ -143,9 +160,15 @@ def fault_line(texts: Sequence[str], diagnosis: Mapping[str, Any]) -> int | None
     """Index of the line where the walk leaves the gold walk, None where that cannot be told.
 
     It is the line that begins with the condition cited at the first wrong step (that has it as the
-    first of its conditions); of a walk that stops early, the last line.
+    first of its conditions); of a walk that stops early, the last line. Of a wrong version or rule
+    it is the line that cites the first rule that gold does not cite.
     """
     step, cited = diagnosis.get("steps"), [str(name) for name in diagnosis.get("cited", ())]
+    if diagnosis.get("first_error") in ("version", "rule"):
+        strange = [name for name in cited if name not in diagnosis.get("gold", ())]
+        pattern = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, strange))})(?!\.?\w)")
+        citing = (n for n, text in enumerate(texts) if strange and pattern.search(text))
+        return next(citing, None)
     if diagnosis.get("first_error") not in ("recall", "perception", "branching") or not texts:
         return None
     if not isinstance(step, int) or step >= len(cited):
@@ -172,15 +195,22 @@ def _attempt(model: str, evaluation: Evaluation, index: int) -> Attempt:
     texts = [t for t in reasoning.splitlines() if t.strip()]
     fault = fault_line(texts, diagnosis)
     value = row["value"]
+    said, gold = read_object(response.answer), read_object(evaluation.samples[index].answer)
+    partial = value is not None and 0 < value < 1
     return Attempt(
         model=model,
-        verdict="unscored" if value is None else "right" if value == 1 else "wrong",
+        verdict="unscored" if value is None else "partial" if partial else _VERDICTS[value == 1],
+        score=value if partial else None,
         error="" if error == "none" else error,
         lines=[Line(text, number == fault) for number, text in enumerate(texts)],
         answer=None if response.answer is None else _cut(response.answer),
+        call=object_lines(said, gold, row["parts"]) if said and gold else [],
         note=row["note"],
         truncated=completion.truncated,
     )
+
+
+_VERDICTS = {True: "right", False: "wrong"}
 
 
 def _reasoning(completion: Completion, rationale: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from trimpi.report import cards, svg
+from trimpi.report import cards, svg, tool_calls
 from trimpi.report.aggregate import percent
 from trimpi.report.curves import Panel, Panels, panels
 from trimpi.report.load import Run
@@ -19,6 +19,10 @@ BASE = "base, policy in prompt"
 ERRORS: Mapping[str, str] = {
     "none": "no error",
     "format": "format",
+    "tool": "other tool",
+    "version": "version",
+    "argument": "argument",
+    "rule": "rule cited",
     "recall": "recall",
     "perception": "perception",
     "branching": "branching",
@@ -65,6 +69,8 @@ def _environment(escape: bool) -> Environment:
     environment.filters["points"] = points
     environment.filters["duration"] = duration
     environment.filters["literal"] = literal
+    environment.filters["count"] = count
+    environment.filters["tint"] = tool_calls.tint
     return environment
 
 
@@ -81,6 +87,11 @@ def points(share: float | None, sign: bool = False) -> str:
     return ("±0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−")
 
 
+def count(number: float) -> str:
+    """A number of rows, of which graded ones may count in part."""
+    return f"{number:.0f}" if abs(number - round(number)) < 0.05 else f"{number:.1f}"
+
+
 def duration(seconds: float | None) -> str:
     """A time in the unit that reads well."""
     if seconds is None:
@@ -95,9 +106,13 @@ def duration(seconds: float | None) -> str:
 
 def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
     models = {model["name"]: model for model in summary["models"]}
+    rows = table_rows(summary)
     return {
         "summary": summary,
-        "rows": table_rows(summary),
+        "rows": rows,
+        "part_columns": tool_calls.part_columns(rows),
+        "calls": tool_calls.sections(summary, _as_used(summary)),
+        "known_errors": ERRORS,
         "leading": models.get(summary["headline_arm"] or ""),
         "base": models["base"],
         "errors": _errors(summary),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from trimpi.report.aggregate import percent
 from trimpi.report.page import duration, points, table_rows
+from trimpi.report.tool_calls import part_columns
 
 
 def print_table(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -27,13 +28,14 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         box=box.SIMPLE_HEAD,
     )
     table.add_column("model", min_width=12, overflow="fold")
+    rows = table_rows(summary)
+    words = part_columns(rows)
     columns = {
-        "end": "end task",
+        "end": "overall" if words else "end task",
         "in_context": "policy back\nin context",
         "override": "override",
         "gold_path": "gold path",
     }
-    rows = table_rows(summary)
     shown = {key: name for key, name in columns.items() if any(row[key] for row in rows)}
     for name in shown.values():
         table.add_column(name, justify="right", no_wrap=True)
@@ -46,7 +48,15 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         console.print(table)
     if any(row["end"] for row in rows):
         spread = " ± deviation over seeds" if len(summary["seeds"]) > 1 else ""
-        console.print(f"percent right{spread}; in brackets the 95% Wilson interval", style="dim")
+        measure = "overall score in percent" if words else "percent right"
+        console.print(f"{measure}{spread}; in brackets the 95% Wilson interval", style="dim")
+    for row in rows if words else ():
+        found = (row["end"] or {}).get("parts", {})
+        shares = [
+            f"{words[name]} {percent(found[name]['mean'])}" for name in words if name in found
+        ]
+        if shares:
+            console.print(f"{row['name']}: {', '.join(shares)}", markup=False, highlight=False)
     if saved := summary["efficiency"]:
         tokens, time = saved["prompt_tokens"], saved["prefill_seconds"]
         console.print(

@@ -160,3 +160,94 @@ def test_a_diagnosis_without_its_fields_or_that_fails_names_the_key() -> None:
         diagnosis.diagnose_one(lambda s, c: {"first_error": "none"}, sample("1"), boxed("1", "A"))
     with pytest.raises(UserError, match=r"fails on sample '1' \(KeyError: 'path'\)"):
         diagnosis.diagnose_one(lambda s, c: s.facts["path"], sample("1"), boxed("1", "A"))
+
+
+def tool_score(sample: Sample, completion: Completion) -> Score:
+    """The first letter is the tool, the second the argument; `B` of rows with one."""
+    text = completion.text[7:9]
+    tool, argument = float(text[0] == "y"), float(text[1] == "y")
+    only = {"field/k": argument} if sample.facts["tool"] == "B" else {}
+    return Score((tool + argument) / 2, {"tool": tool, "argument": argument, **only})
+
+
+def test_numbers_by_tool_and_rule() -> None:
+    found = summary_of(
+        [
+            (sample("1", tool="A", rules=["A.10", "S"]), "yy"),
+            (sample("2", tool="A", rules=["A.2", "S"]), "ny"),
+            (sample("3", tool="B", rules=["S", "S"]), "nn"),
+            (sample("4", tool="B", rules=[]), "yn"),
+        ],
+        tool_score,
+    )
+    assert found["parts"] == {"tool": 0.5, "argument": 0.5, "field/k": 0.0}
+    assert found["part_rows"] == {"tool": 4, "argument": 4, "field/k": 2}
+    tools = found["by_tool"]
+    assert {n: (t["value"], t["scored"]) for n, t in tools.items()} == {
+        "A": (0.75, 2), "B": (0.25, 2),
+    }  # fmt: skip
+    assert tools["A"]["parts"] == {"tool": 0.5, "argument": 1.0}
+    assert tools["B"]["parts"] == {"tool": 0.5, "argument": 0.0, "field/k": 0.0}
+    assert tools["B"]["part_rows"]["field/k"] == 2
+    rules = found["by_rule"]
+    assert list(rules) == ["A.2", "A.10", "S"]
+    assert rules["A.2"]["value"] == 0.5 and rules["A.2"]["parts"]["tool"] == 0
+    assert rules["S"]["value"] == 0.5 and rules["S"]["part_rows"]["tool"] == 3  # a row counts once
+
+
+def test_rows_without_tools_and_rules_have_no_such_groups() -> None:
+    found = summary_of([(sample("1", tool=3, rules="OCR.1"), "A"), (sample("2"), "A")])
+    assert "by_tool" not in found and "by_rule" not in found and found["part_rows"] == {}
+
+
+def test_half_right_under_both_policies_is_not_answered_by_the_replaced_one() -> None:
+    def half(sample: Sample, completion: Completion) -> Score:
+        right = sample.answer in completion.text
+        return Score(1.0 if right else 0.5)  # the arguments are right under both
+
+    found = summary_of(
+        [
+            (sample("1", "A", original_answer="B"), "B"),
+            (sample("2", "A", original_answer="B"), "A"),
+            (sample("3", "A", original_answer="B"), "C"),
+            (sample("4", "A", original_answer="B"), "A"),
+        ],
+        half,
+    )
+    assert found["original_share"]["value"] == 0.25
+
+
+def mixed(error: str, gold: str, said: str) -> dict[str, Any]:
+    confusion = {"group": gold[:3], "gold": gold, "said": said}
+    return {**diagnosed(error, [], []), "confusion": confusion}
+
+
+def test_confusions_are_counted_by_group() -> None:
+    found = diagnosis.summarize(
+        [
+            mixed("version", "OCR_v2", "OCR_v1"),
+            mixed("version", "OCR_v2", "OCR_v1"),
+            mixed("none", "OCR_v2", "OCR_v2"),
+            mixed("format", "Web_v1", "no call"),
+            {**diagnosed("none", [], []), "confusion": None},
+        ]
+    )
+    assert found["confusions"] == {
+        "OCR": {"OCR_v2": {"OCR_v1": 2, "OCR_v2": 1}},
+        "Web": {"Web_v1": {"no call": 1}},
+    }
+    assert found["first_errors"] == {
+        "none": 2, "format": 1, "tool": 0, "version": 2, "argument": 0, "rule": 0,
+    }  # fmt: skip
+    assert found["citation_difference"] == 0
+    assert "confusions" not in diagnosis.summarize([diagnosed("none", ["1"], ["1"])])
+
+
+@pytest.mark.parametrize("confusion", ["OCR", {"group": "OCR", "gold": "OCR_v1"}, []])
+def test_a_confusion_that_is_none_names_the_key(confusion: Any) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.diagnose: .* returns a 'confusion' that is"):
+        diagnosis.diagnose_one(
+            lambda s, c: {**diagnosed("none", [], []), "confusion": confusion},
+            sample("1"),
+            boxed("1", "A"),
+        )

@@ -9,9 +9,10 @@ from PIL import Image
 
 from datasets_builders.check import check
 from datasets_builders.gta.builder import build, plan
-from datasets_builders.gta.grader import grade
+from datasets_builders.gta.grader import diagnose, grade
 from tests.chat_server import ChatServer, Reply, completion
 from trimpi.errors import UserError
+from trimpi.prompt import render_target
 from trimpi.sample import Completion, DataFolder
 
 REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "gta" / "sample"
@@ -113,6 +114,10 @@ def test_a_row_shows_profile_history_and_policy_name_and_asks_for_the_next_call(
     assert json.loads(search.answer)["arguments"] == {"query": "eggs", "k": 1}  # closed question
     assert json.loads(rows["7-1-1"].answer)["name"].startswith("GoogleSearch_v")
     assert search.rationale is not None and "Rule S4:" in search.rationale
+    assert search.facts["ruled_arguments"] == {"S4": "k"} and second.facts["ruled_arguments"] == {}
+    for row in both:
+        found = diagnose(row, Completion("x", render_target(row, "cot")))
+        assert found["first_error"] == "none" and found["gold_path"], row.id
     assert grade(second, Completion("x", f"\\boxed{{{second.answer}}}")).value == 1
     same = '{"name": "Calculator", "arguments": {"expression": "24"}}'
     assert grade(second, Completion("x", same)).value == 1
