@@ -57,9 +57,9 @@ def reduce(record: dict[str, Any]) -> Image.Image:
 def licences() -> str:
     """`LICENCES.md`: origin and licence of every picture."""
     rows = [
-        f"| `image/{name}.jpg` | {r['title']} | {r['author']} | {r['package']}, `{r['file']}` |"
+        f"| `{_numbered(number)}` | {r['title']} | {r['author']} | {r['package']}, `{r['file']}` |"
         f" {r['licence']} |"
-        for name, r in photos().items()
+        for number, r in enumerate(photos().values(), 1)
     ]
     return "\n".join(
         [
@@ -84,11 +84,15 @@ def _picture(name: str) -> str:
     return f"image/{name}.jpg"
 
 
+def _numbered(number: int) -> str:
+    return f"image/image_{number}.jpg"
+
+
 def main() -> None:
     """Write the copies and `LICENCES.md` into the release folder."""
-    copies = {name: reduce(record) for name, record in photos().items()}
-    for name, copy in copies.items():
-        copy.save(RELEASE / _picture(name), quality=QUALITY)
+    copies = [reduce(record) for record in photos().values()]
+    for number, copy in enumerate(copies, 1):
+        copy.save(RELEASE / _numbered(number), quality=QUALITY)
     (RELEASE / "LICENCES.md").write_text(licences(), encoding="utf-8")
 
 

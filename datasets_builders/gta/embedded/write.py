@@ -3,10 +3,12 @@
     python -m datasets_builders.gta.embedded.write
 
 A task gives base calls, as GTA has them, before any rule. `$1` stands for the picture that step 1
-made; `$cup` for the box of what an earlier step found as `cup`, or read as `cup`.
+made; `$cup` for the box of what an earlier step found as `cup`, or read as `cup`. In the release
+pictures have numbers in place of names, as in GTA: a name would tell what they show.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ def read_tasks() -> list[dict[str, Any]]:
 
 
 def read_annotations() -> dict[str, Annotation]:
-    """What all pictures of the release folder show, by name, such as `image/receipt.png`."""
+    """What all pictures of the release folder show, by name, such as `image/image_14.png`."""
     content = json.loads(ANNOTATIONS.read_text(encoding="utf-8"))
     return {name: Annotation.from_json(record) for name, record in content.items()}
 
@@ -72,6 +74,25 @@ def dataset(
     if problems:
         raise UserError.join(problems)
     return records
+
+
+def picture_names() -> dict[str, str]:
+    """The numbered name of every picture by its name here: photographs first, then drawings."""
+    names = [*photo_annotations(), *(_file(f"{name}.png") for name in DRAWINGS)]
+    return {
+        name: f"image/image_{number}{Path(name).suffix}" for number, name in enumerate(names, 1)
+    }
+
+
+def renamed(content: Any, names: Mapping[str, str]) -> Any:
+    """JSON content with other names for pictures, wherever they stand."""
+    if isinstance(content, Mapping):
+        return {renamed(k, names): renamed(v, names) for k, v in content.items()}
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [renamed(entry, names) for entry in content]
+    if isinstance(content, str):
+        return re.sub(r"image/\w+\.\w+", lambda found: names.get(found[0], found[0]), content)
+    return content
 
 
 def _record(
@@ -162,13 +183,15 @@ def _known(name: str, pictures: Mapping[str, Annotation]) -> Annotation:
 
 def main() -> None:
     """Draw the pictures and write them, `annotations.json` and `dataset.json`."""
+    names = picture_names()
     drawn = {_file(f"{name}.png"): draw() for name, draw in DRAWINGS.items()}
     pictures = photo_annotations() | {name: d.annotation for name, d in drawn.items()}
     records = dataset(read_tasks(), pictures)
     for name, drawing in drawn.items():
-        drawing.image.quantize(128).save(RELEASE / name, optimize=True)
-    _write(ANNOTATIONS, {name: pictures[name].to_json() for name in sorted(pictures)})
-    _write(RELEASE / "dataset.json", records)
+        drawing.image.quantize(128).save(RELEASE / names[name], optimize=True)
+    known = {names[name]: {"name": name, **seen.to_json()} for name, seen in pictures.items()}
+    _write(ANNOTATIONS, known)
+    _write(RELEASE / "dataset.json", renamed(records, names))
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -16,7 +16,13 @@ from datasets_builders.gta.embedded.annotation import Annotation, Text, Thing
 from datasets_builders.gta.embedded.drawings import DRAWINGS
 from datasets_builders.gta.embedded.photos import licences, photo_annotations, photos, reduce
 from datasets_builders.gta.embedded.results import derive
-from datasets_builders.gta.embedded.write import dataset, read_annotations, read_tasks
+from datasets_builders.gta.embedded.write import (
+    dataset,
+    picture_names,
+    read_annotations,
+    read_tasks,
+    renamed,
+)
 from datasets_builders.gta.grader import grade
 from datasets_builders.gta.oracle import apply_rules
 from datasets_builders.gta.rules import read_version_rules
@@ -27,6 +33,7 @@ from trimpi.sample import Completion, Sample
 
 SOURCE = read_gta(RELEASE)
 PICTURES = read_annotations()
+NAMES = picture_names()
 VERSIONS = read_version_rules(RULES)
 SPECIAL = read_special_rules(RULES, SOURCE.tools)
 
@@ -94,7 +101,18 @@ def test_about_half_of_the_tasks_with_several_pictures_leave_their_descriptions_
 
 def test_the_shipped_tasks_follow_from_those_by_hand() -> None:
     shipped = json.loads((RELEASE / "dataset.json").read_text(encoding="utf-8"))
-    assert dataset(read_tasks(), PICTURES) == shipped
+    pictures = {name: PICTURES[numbered] for name, numbered in NAMES.items()}
+    assert renamed(dataset(read_tasks(), pictures), NAMES) == shipped
+
+
+def test_names_of_pictures_do_not_tell_what_they_show() -> None:
+    assert len(set(NAMES.values())) == len(NAMES) == len(PICTURES)
+    assert all(re.fullmatch(r"image/image_\d+\.(jpg|png)", name) for name in PICTURES)
+    content = {"a": ["see image/cup.png, then image/out_1.png", 3, None], "image/cup.png": True}
+    assert renamed(content, {"image/cup.png": "image/image_7.png"}) == {
+        "a": ["see image/image_7.png, then image/out_1.png", 3, None],
+        "image/image_7.png": True,
+    }
 
 
 def test_pictures_and_annotations() -> None:
@@ -114,7 +132,7 @@ def test_pictures_and_annotations() -> None:
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_drawing_shows_what_its_annotation_says(name: str) -> None:
     """Glyphs may differ by a pixel or two between versions of FreeType; nothing else may."""
-    seen, shipped = DRAWINGS[name]().annotation, PICTURES[f"image/{name}.png"]
+    seen, shipped = DRAWINGS[name]().annotation, PICTURES[NAMES[f"image/{name}.png"]]
     boxes = [[part.box for part in (*a.texts, *a.things)] for a in (seen, shipped)]
     for new, old in zip(*boxes, strict=True):
         assert max(abs(a - b) for a, b in zip(new, old, strict=True)) <= 2
@@ -128,7 +146,7 @@ def test_a_drawing_shows_what_its_annotation_says(name: str) -> None:
 
 
 def test_photographs_state_their_licence() -> None:
-    assert {n: PICTURES[n] for n in photo_annotations()} == photo_annotations()
+    assert {n: PICTURES[NAMES[n]] for n in photo_annotations()} == photo_annotations()
     free = re.compile(r"public domain|CC0|CC BY \d")
     for name, record in photos().items():
         assert free.search(record["licence"]) and record["author"] and record["title"], name
