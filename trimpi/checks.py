@@ -129,6 +129,8 @@ def _check_functions(recipe: Recipe, found: Findings) -> None:
                 raise UserError(
                     f"{key}: {name!r} cannot be called with (sample, completion): {error}"
                 ) from None
+            if callable(check := getattr(function, "check", None)):
+                check()
 
 
 def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:

@@ -7,7 +7,12 @@ from trimpi.sample import Completion, Sample, Score
 
 
 class Grader(Protocol):
-    """Any callable of this shape is a grader; a recipe names it as "package.module:name"."""
+    """Any callable of this shape is a grader; a recipe names it as "package.module:name".
+
+    It may also have `identity`, a text that names it with all that its scores depend on (else the
+    name of the function), `about`, a phrase for reports on how it compares, and `check()`, which
+    raises a UserError for what it lacks, before anything is loaded.
+    """
 
     def __call__(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion against the sample's gold answer."""

@@ -209,9 +209,15 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
         "stages": [stage.model_dump(mode="json", exclude=set(NO_EFFECT)) for stage in stages],
         "model": {**model, "digest": task.model_digest},
         "data": task.data_digest,
-        "grader": task.recipe.grader,
+        "grader": _grader_identity(task.recipe),
         "seed": seed,
     }
+
+
+def _grader_identity(recipe: Recipe) -> str:
+    """The grader's name, or what it says of itself where its name is not all."""
+    grader = resolve_callable(recipe.grader, "grader")
+    return str(getattr(grader, "identity", recipe.grader))
 
 
 def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:

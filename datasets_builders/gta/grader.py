@@ -2,11 +2,12 @@
 
 import json
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib import import_module
 from typing import Any
 
 from datasets_builders.gta.calls import Call, parse_call
-from datasets_builders.gta.scoring import CallScore, lexical_similarity, score_call
+from datasets_builders.gta.scoring import CallScore, Similarity, lexical_similarity, score_call
 from trimpi.errors import UserError
 from trimpi.prompt import parse_response
 from trimpi.sample import Completion, Sample, Score
@@ -15,8 +16,59 @@ UNASKED = "(unasked)"
 """Stands for the arguments that a tool does not have: models make up any number of names."""
 
 
-def grade(sample: Sample, completion: Completion) -> Score:
-    """The overall score of the call in a completion; texts are compared by lexical likeness.
+class Grade:
+    """Grader of tool calls that compares texts by words and letters."""
+
+    identity = "datasets_builders.gta.grader:grade"
+    about = "texts of arguments are compared by their words (F1) and letters (Indel)"
+
+    def __call__(self, sample: Sample, completion: Completion) -> Score:
+        """See `score`."""
+        return score(sample, completion, lexical_similarity)
+
+
+class GradeByBertscore:
+    """Grader of tool calls that compares texts by BERTScore; the environment names the model."""
+
+    @property
+    def identity(self) -> str:
+        """Names the model too: scores by another one are other scores."""
+        return f"datasets_builders.gta.grader:bertscore, {self.similarity.about}"
+
+    @property
+    def about(self) -> str:
+        """For a report, in a few words."""
+        return f"texts of arguments are compared by {self.similarity.about}"
+
+    @cached_property
+    def similarity(self) -> Any:
+        """The `trimpi.bertscore.Bertscore` that the environment names when it is first needed."""
+        return _from_environment()
+
+    def check(self) -> None:
+        """Whether there is such a model, without loading it.
+
+        Raises:
+            UserError: as `trimpi.bertscore.from_environment` does.
+        """
+        _from_environment()
+
+    def __call__(self, sample: Sample, completion: Completion) -> Score:
+        """See `score`."""
+        return score(sample, completion, self.similarity)
+
+
+def _from_environment() -> Any:
+    # By name and when asked for: builders, which grade by words, load no torch.
+    return import_module("trimpi.bertscore").from_environment()
+
+
+grade = Grade()
+bertscore = GradeByBertscore()
+
+
+def score(sample: Sample, completion: Completion, similarity: Similarity) -> Score:
+    """The overall score of the call in a completion.
 
     `parts` holds `tool`, `argument`, the score of each argument as `field/<name>`, and for each
     rule in `facts["rules"]` as `rule/<id>` whether the call follows it: a rule of versions by the
@@ -27,7 +79,7 @@ def grade(sample: Sample, completion: Completion) -> Score:
         UserError: the sample's own answer is no call.
     """
     gold, said = _gold(sample.answer, sample.id), parse_call(completion.text)
-    found = score_call(gold, said, sample.facts.get("defaults", {}), lexical_similarity)
+    found = score_call(gold, said, sample.facts.get("defaults", {}), similarity)
     return Score(found.overall, _parts(sample, gold, said, found), _note(gold, said))
 
 

@@ -17,7 +17,7 @@ LAYERS = {
     2: {"group_layout", "prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve",
         "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
-        "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory"},
+        "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate"},
     5: {"report", "show", "data_step", "launch", "local_generator", "quiet", "seeds",
         "pipeline", "checks", "context",

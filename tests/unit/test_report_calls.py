@@ -230,4 +230,10 @@ def test_a_report_without_the_data_folder_has_ids_without_texts(run: Path, tmp_p
     finally:
         (run / "recipe.yaml").write_text(text)
         write_report(run)
-    assert set(found["rules"].values()) == {""} and "S1" in found["rules"]
+    assert set(found["rules"].values()) == {""} and "S2" in found["rules"]
+
+
+def test_the_report_says_how_texts_are_compared(run: Path) -> None:
+    line = "Grading: texts of arguments are compared by their words (F1) and letters (Indel)."
+    for name in ("report.md", "report.html"):
+        assert line in (run / "report" / name).read_text()

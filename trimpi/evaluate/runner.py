@@ -253,6 +253,7 @@ def _grade(
         "target": made_by["target"],
         "policy_in_prompt": folder.policy_in_prompt,
         **scoring.summarize([sample for sample, _ in pairs], completions, rows),
+        "grading": getattr(grader, "about", ""),
         "identity": identity,
     }
     write_json(file, summary)
@@ -260,6 +261,8 @@ def _grade(
 
 
 def _name(function: Any) -> str:
+    if isinstance(identity := getattr(function, "identity", None), str):
+        return identity
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', function)}"
 
 

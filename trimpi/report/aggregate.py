@@ -19,8 +19,8 @@ def summarize(run: Run) -> dict[str, Any]:
 
     Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
     first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
-    `majority_share`, `rules` (texts by id, in the order of the policy, where rows name rules),
-    `training` (by chain), `versions`, `seconds`.
+    `majority_share`, `grading` (what the grader says of itself), `rules` (texts by id, in the order
+    of the policy, where rows name rules), `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
     seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
@@ -40,6 +40,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "models": models,
         "efficiency": _efficiency(run, leading),
         "majority_share": first.summary["majority_share"] if first else None,
+        "grading": first.summary.get("grading", "") if first else "",
         "rules": groups.rule_texts(run, models),
         "training": _training(run),
         "versions": run.record.get("versions", {}),

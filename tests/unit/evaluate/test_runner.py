@@ -214,6 +214,27 @@ def test_scores_of_another_grader_are_noticed(
     assert graded_otherwise(output, grade, diagnose) == []
 
 
+def test_a_grader_may_say_what_its_scores_depend_on(
+    model: Path, clevr: DataFolder, tmp_path: Path
+) -> None:
+    class Judge:
+        about = "answers are compared by a model"
+
+        def __init__(self, name: str) -> None:
+            self.identity = f"judge {name}"
+
+        def __call__(self, sample: Sample, completion: Completion) -> Score:
+            return grade(sample, completion)
+
+    output = tmp_path / "eval"
+    found = run(model, clevr, output, perfect(clevr), grader=Judge("one"))
+    assert found["no_policy"]["grading"] == "answers are compared by a model"
+    assert found["no_policy"]["identity"]["grader"] == "judge one"
+    assert graded_otherwise(output, Judge("one")) == []
+    assert graded_otherwise(output, Judge("two")) == ["no_policy"]
+    assert run(model, clevr, tmp_path / "b", perfect(clevr))["no_policy"]["grading"] == ""
+
+
 def test_a_last_row_cut_inside_of_a_letter_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     whole = '{"text": "色"}\n'.encode()

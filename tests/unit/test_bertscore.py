@@ -10,9 +10,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from datasets_builders.gta import bertscore
-from datasets_builders.gta.bertscore import Bertscore, from_environment
+from datasets_builders.gta.grader import GradeByBertscore
+from trimpi import bertscore
+from trimpi.bertscore import Bertscore, from_environment
 from trimpi.errors import UserError
+from trimpi.sample import Completion, Sample
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "count", "the", "red", "coins", "eggs", "please"]
 
@@ -130,6 +132,30 @@ def test_wrong_variables(
     with pytest.raises(UserError) as caught:
         from_environment()
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+def test_the_grader_compares_texts_by_the_model_and_names_it(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(bertscore.MODEL, str(encoder))
+    monkeypatch.setenv(bertscore.LAYER, "2")
+    by_model = GradeByBertscore()
+    by_model.check()
+    gold = {"name": "CountGivenObject_v1", "arguments": {"image": "a.png", "text": "red coins"}}
+    said = {**gold, "arguments": {"image": "a.png", "text": "the coins"}}
+    row = Sample("r", (), "q", None, json.dumps(gold))
+    likeness = by_hand(encoder, 2, "red coins", "the coins")
+    found = by_model(row, Completion("r", f"\\boxed{{{json.dumps(said)}}}"))
+    assert dict(found.parts)["field/text"] == pytest.approx(likeness, abs=1e-5)
+    assert found.value == pytest.approx((1 + (1 + likeness) / 2) / 2, abs=1e-5)
+    assert by_model(row, Completion("r", f"\\boxed{{{row.answer}}}")).value == 1.0
+    assert by_model.identity.endswith(f":bertscore, BERTScore F1 ({encoder.name}, layer 2)")
+    assert by_model.about == (
+        f"texts of arguments are compared by BERTScore F1 ({encoder.name}, layer 2)"
+    )
+    monkeypatch.delenv(bertscore.MODEL)
+    with pytest.raises(UserError, match="BERTScore needs a model"):
+        GradeByBertscore().check()
 
 
 def test_a_folder_that_is_no_encoder(
