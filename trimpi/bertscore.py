@@ -3,11 +3,17 @@
 Zhang et al. 2020: each token is matched with the most similar token of the other text (cosine);
 recall and precision are the means over either text, the score is their F1. As in the authors'
 implementation without idf weights, embeddings are those of one inner layer, and the tokens that the
-tokenizer adds can be matched but do not count. Written here on transformers: the published package
-does not promise to work with its current major version and loads pickled weights.
+tokenizer adds can be matched but do not count.
+
+Written here on transformers 5, under which the published package (bert-score 0.3.13) fails on blank
+texts and drops the space that RoBERTa's first word is to have, and which takes pickled weights.
 """
 
+import hashlib
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +34,10 @@ LAYERS = {
     ("distilbert", 6): 5,
 }
 """The layer that agrees best with people, by model type and layers (the authors' table)."""
+SPACED = ("roberta", "gpt2")
+"""Model types whose tokenizer takes a first word without a space before it for another one."""
+LONGEST = 512
+"""Tokens of a text that are looked at, where the model does not take fewer."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,18 @@ class Bertscore:
         spread = f", baseline {self.baseline:g}" if self.baseline else ""
         return f"BERTScore F1 ({self.folder.name}, layer {self.layer}{spread})"
 
+    @property
+    def weights(self) -> str:
+        """SHA-256 over weights, configuration and tokenizer, so that a change is noticed."""
+        return _digest(self.folder)
+
     def __call__(self, first: str, second: str) -> float:
         """Likeness in [0, 1]; 1 for equal texts, 0 where one alone is blank.
 
         Of a text beyond the model's limit (at most 512 tokens) the beginning counts.
+
+        Raises:
+            UserError: the model cannot be loaded, is not whole, or gives no finite numbers.
         """
         one, other = (" ".join(text.split()) for text in (first, second))
         if one == other:
@@ -90,6 +108,8 @@ def _config(folder: Path) -> tuple[str, int]:
         raise UserError(f"{MODEL}: {folder} holds no .safetensors file; convert the weights")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if config.is_encoder_decoder:
+            raise ValueError(f"{config.model_type} is an encoder with a decoder")
         return str(config.model_type), int(config.num_hidden_layers)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         line = " ".join(str(error).split())[:200]
@@ -122,42 +142,102 @@ def _baseline() -> float:
 
 
 @lru_cache(maxsize=1)
-def _load(folder: str) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+def _load(folder: str, layer: int) -> tuple[Any, Any, int]:
+    """Tokenizer, model up to `layer`, and how many tokens it takes."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config.num_hidden_layers = layer  # those above are not needed
+        # A lack of pooler weights draws random ones: the caller's numbers are to stay as they are.
+        with _silent(), torch.random.fork_rng(devices=[]):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # a faulty file shows as any kind of error
         line = " ".join(str(error).split())[:200]
         raise UserError(f"{MODEL}: {folder} cannot be loaded ({line}); give another") from None
-    return tokenizer, model.float().eval()
+    if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
+        raise UserError(
+            f"{MODEL}: {folder} lacks {len(missing)} weights, such as {missing[0]}; give a whole"
+            " model"
+        )
+    # RoBERTa and its kin count positions from behind the padding token.
+    unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    places = getattr(config, "max_position_embeddings", LONGEST) - unused
+    return tokenizer, model.eval(), min(tokenizer.model_max_length, places, LONGEST)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No loading bar, and no list of the upper layers' weights that are left out."""
+    from transformers.utils import logging
+
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
+
+
+@lru_cache(maxsize=256)
+def _embed(folder: str, layer: int, text: str) -> tuple[Any, Any]:
+    """Unit vectors [tokens, width] of a text, and which of its tokens count [tokens]."""
+    import torch
+
+    tokenizer, model, limit = _load(folder, layer)
+    if model.config.model_type in SPACED:
+        text = f" {text}"
+    found = tokenizer(
+        text,
+        truncation=True,
+        max_length=limit,
+        return_special_tokens_mask=True,
+        return_tensors="pt",
+    )
+    counting = ~found.pop("special_tokens_mask")[0].bool()
+    with torch.inference_mode():
+        states = model(**found).last_hidden_state[0]
+        return torch.nn.functional.normalize(states, dim=-1), counting
 
 
 @lru_cache(maxsize=65536)
 def _f1(folder: str, layer: int, first: str, second: str) -> float:
-    """F1 of two texts before rescaling; it is symmetric, so one order is enough."""
-    import torch
+    """F1 of two texts before rescaling; it is symmetric, so one order is enough.
 
-    tokenizer, model = _load(folder)
-    limit = min(tokenizer.model_max_length, 512)
-    vectors, counting = [], []
-    with torch.inference_mode():
-        for text in (first, second):
-            found = tokenizer(
-                text,
-                truncation=True,
-                max_length=limit,
-                return_special_tokens_mask=True,
-                return_tensors="pt",
+    Texts go through the model one by one: a value does not depend on what else is scored.
+    """
+    one, of_one = _embed(folder, layer, first)
+    other, of_other = _embed(folder, layer, second)
+    if not of_one.any() or not of_other.any():
+        return 0.0
+    likeness = one @ other.T
+    forth = likeness.max(1).values[of_one].mean().item()
+    back = likeness.max(0).values[of_other].mean().item()
+    if not math.isfinite(forth + back):
+        raise UserError(f"{MODEL}: {folder} gives numbers that are not finite; give another model")
+    return 2 * forth * back / (forth + back) if forth + back > 0 else 0.0
+
+
+@lru_cache(maxsize=8)
+def _digest(folder: Path) -> str:
+    """SHA-256 over the files that a score depends on."""
+    sha = hashlib.sha256()
+    files = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".json", ".txt", ".model")]
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            sha.update(
+                f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
             )
-            special = found.pop("special_tokens_mask")[0].bool()
-            states = model(**found, output_hidden_states=True).hidden_states[layer][0]
-            vectors.append(torch.nn.functional.normalize(states, dim=-1))  # [tokens, width]
-            counting.append(~special)
-        likeness = vectors[0] @ vectors[1].T
-        if not all(counted.any() for counted in counting):
-            return 0.0
-        one = likeness.max(1).values[counting[0]].mean().item()
-        other = likeness.max(0).values[counting[1]].mean().item()
-    return 2 * one * other / (one + other) if one + other > 0 else 0.0
+    return sha.hexdigest()

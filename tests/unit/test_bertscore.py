@@ -7,8 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+    T5Config,
+)
 
 from datasets_builders.gta.grader import GradeByBertscore
 from trimpi import bertscore
@@ -172,3 +181,93 @@ def test_a_folder_that_is_no_encoder(
     shutil.copy(encoder / "config.json", tmp_path / "config.json")
     with pytest.raises(UserError, match=r"cannot be loaded \(.*\); give another"):
         from_environment()("a coin", "an egg")
+
+
+def copied(encoder: Path, folder: Path, **config: object) -> Path:
+    """A copy of the encoder with other keys in its config.json."""
+    shutil.copytree(encoder, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return folder
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(encoder: Path, tmp_path: Path) -> None:
+    folder = copied(encoder, tmp_path / "deeper", num_hidden_layers=4)
+    with pytest.raises(UserError, match=r"lacks 16 weights, such as encoder\.layer\.3"):
+        Bertscore(folder, 4)("a coin", "an egg")
+    folder = copied(encoder, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][:] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="gives numbers that are not finite; give another model"):
+        Bertscore(folder, 2)("red coins", "red eggs")
+
+
+def test_loading_leaves_random_numbers_and_messages_alone(
+    encoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "headless"
+    shutil.copytree(encoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: w for name, w in weights.items() if "pooler" not in name},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    assert Bertscore(folder, 1)("red coins", "red eggs") == Bertscore(encoder, 1)(
+        "red coins", "red eggs"
+    )
+    assert torch.rand(1) == expected and capfd.readouterr() == ("", "")
+
+
+def test_a_tokenizer_without_a_limit_takes_that_of_the_model(encoder: Path, tmp_path: Path) -> None:
+    folder = copied(encoder, tmp_path / "unlimited")
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["model_max_length"]
+    file.write_text(json.dumps(config))
+    long = ("coins " * 100, "eggs " * 100)
+    assert Bertscore(folder, 2)(*long) == Bertscore(encoder, 2)(*long)
+
+
+def test_roberta_reads_the_first_word_as_one_behind_a_space(tmp_path: Path) -> None:
+    letters = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {letter: index for index, letter in enumerate(letters)}
+    RobertaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(letters), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=18,
+    )  # fmt: skip
+    RobertaModel(config).save_pretrained(tmp_path)
+    bertscore._embed.cache_clear()
+    vectors, counting = bertscore._embed(str(tmp_path), 2, "red")
+    assert counting.tolist() == [False, True, True, True, True, False]  # <s> Ġ r e d </s>
+    ids = torch.tensor([[vocabulary[letter] for letter in ("<s>", "Ġ", "r", "e", "d", "</s>")]])
+    with torch.no_grad():
+        states = RobertaModel.from_pretrained(tmp_path).eval()(ids).last_hidden_state[0]
+    assert torch.allclose(vectors, states / states.norm(dim=-1, keepdim=True), atol=1e-6)
+    # 18 places less the two that RoBERTa leaves unused
+    assert len(bertscore._embed(str(tmp_path), 2, "red " * 20)[0]) == 16
+
+
+def test_an_encoder_with_a_decoder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    T5Config(num_layers=2).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    monkeypatch.setenv(bertscore.MODEL, str(tmp_path))
+    with pytest.raises(UserError, match=r"no text encoder \(t5 is an encoder with a decoder\)"):
+        from_environment()
+
+
+def test_other_weights_are_noticed(encoder: Path, tmp_path: Path) -> None:
+    same, other = copied(encoder, tmp_path / "same"), copied(encoder, tmp_path / "other", seed=1)
+    (same / "README.md").write_text("says nothing of scores")
+    config = (encoder / "config.json").read_text()
+    (same / "config.json").write_text(config)
+    assert Bertscore(same, 2).weights == Bertscore(encoder, 2).weights
+    assert Bertscore(other, 2).weights != Bertscore(encoder, 2).weights
