@@ -34,6 +34,8 @@ LAYERS = {
     ("distilbert", 6): 5,
 }
 """The layer that agrees best with people, by model type and layers (the authors' table)."""
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+"""Files of which a tokenizer has at least one."""
 SPACED = ("roberta", "gpt2")
 """Model types whose tokenizer takes a first word without a space before it for another one."""
 LONGEST = 512
@@ -79,7 +81,7 @@ class Bertscore:
 
 
 def from_environment() -> Bertscore:
-    """The score by the model that the environment names; nothing is loaded.
+    """The score by the model that the environment names; its weights are not loaded.
 
     `TRIMPI_BERTSCORE_MODEL` is a folder with config.json, tokenizer and safetensors weights,
     `TRIMPI_BERTSCORE_LAYER` the layer (by default the authors' choice for BERT, RoBERTa,
@@ -100,6 +102,7 @@ def from_environment() -> Bertscore:
 
 
 def _config(folder: Path) -> tuple[str, int]:
+    """Model type and number of layers, after a look at all files of the model."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
@@ -110,10 +113,32 @@ def _config(folder: Path) -> tuple[str, int]:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.is_encoder_decoder:
             raise ValueError(f"{config.model_type} is an encoder with a decoder")
-        return str(config.model_type), int(config.num_hidden_layers)
+        kind, layers, words = config.model_type, config.num_hidden_layers, config.vocab_size
     except (OSError, ValueError, KeyError, AttributeError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"{MODEL}: {folder} is no text encoder ({line}); give another") from None
+    _check_files(folder, int(words))
+    return str(kind), int(layers)
+
+
+def _check_files(folder: Path, words: int) -> None:
+    from safetensors import safe_open
+    from transformers import AutoTokenizer
+
+    # Without them transformers makes a tokenizer to which every word is unknown.
+    if not any(file.is_file() for name in VOCABULARIES for file in folder.glob(name)):
+        raise UserError(f"{MODEL}: {folder} holds no tokenizer.json; give the folder of a model")
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "numpy"):  # reads the header and compares the length
+                pass
+        with _silent():
+            known = len(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        if known > words:
+            raise ValueError(f"its tokenizer has {known} tokens, the model {words}")
+    except Exception as error:  # a faulty file shows as any kind of error
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{MODEL}: {folder} cannot be loaded ({line}); give another") from None
 
 
 def _layer(kind: str, layers: int) -> int:

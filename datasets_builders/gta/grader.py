@@ -32,8 +32,9 @@ class GradeByBertscore:
 
     @property
     def identity(self) -> str:
-        """Names the model too: scores by another one are other scores."""
-        return f"datasets_builders.gta.grader:bertscore, {self.similarity.about}"
+        """Names the model and its weights too: scores by others are other scores."""
+        by = self.similarity
+        return f"datasets_builders.gta.grader:bertscore, {by.about}, sha256 {by.weights[:16]}"
 
     @property
     def about(self) -> str:

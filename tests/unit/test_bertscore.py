@@ -158,7 +158,10 @@ def test_the_grader_compares_texts_by_the_model_and_names_it(
     assert dict(found.parts)["field/text"] == pytest.approx(likeness, abs=1e-5)
     assert found.value == pytest.approx((1 + (1 + likeness) / 2) / 2, abs=1e-5)
     assert by_model(row, Completion("r", f"\\boxed{{{row.answer}}}")).value == 1.0
-    assert by_model.identity.endswith(f":bertscore, BERTScore F1 ({encoder.name}, layer 2)")
+    assert by_model.identity == (
+        f"datasets_builders.gta.grader:bertscore, BERTScore F1 ({encoder.name}, layer 2), "
+        f"sha256 {Bertscore(encoder, 2).weights[:16]}"
+    )
     assert by_model.about == (
         f"texts of arguments are compared by BERTScore F1 ({encoder.name}, layer 2)"
     )
@@ -179,8 +182,22 @@ def test_a_folder_that_is_no_encoder(
     with pytest.raises(UserError, match=r"is no text encoder"):
         from_environment()
     shutil.copy(encoder / "config.json", tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"holds no tokenizer\.json; give the folder of a model"):
+        from_environment()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(encoder / name, tmp_path / name)
+    with pytest.raises(UserError, match=r"cannot be loaded \(.*header.*\); give another"):
+        from_environment()
+    whole = (encoder / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(UserError, match=r"cannot be loaded \(.*\); give another"):
-        from_environment()("a coin", "an egg")
+        from_environment()
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    assert from_environment()("a coin", "an egg") > 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 9}))
+    with pytest.raises(UserError, match=r"its tokenizer has 10 tokens, the model 9"):
+        from_environment()
 
 
 def copied(encoder: Path, folder: Path, **config: object) -> Path:

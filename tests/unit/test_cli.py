@@ -97,6 +97,20 @@ def test_a_dry_run_reports_all_faults(recipe: Path, data: DataFolder, tmp_path: 
     assert f"model.path: no model folder {tmp_path}/none" in text
 
 
+def test_a_dry_run_asks_the_grader_what_it_lacks(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = "grader=datasets_builders.gta.grader:bertscore"
+    monkeypatch.delenv("TRIMPI_BERTSCORE_MODEL", raising=False)
+    for words in (("--dry-run",), ()):
+        [line] = faults("run", recipe, *words, "--set", grader)
+        assert line.startswith("error: grader: BERTScore needs a model; set TRIMPI_BERTSCORE_MODEL")
+    monkeypatch.setenv("TRIMPI_BERTSCORE_MODEL", str(tmp_path))
+    [line] = faults("run", recipe, "--dry-run", "--set", grader)
+    assert line.startswith(f"error: TRIMPI_BERTSCORE_MODEL: {tmp_path} holds no config.json; give")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

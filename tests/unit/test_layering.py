@@ -11,9 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "sample", "prompt", "grading"}
 """Modules of trimpi that a builder may import (and `trimpi` itself, for its version)."""
 
-BUILDERS_WITH_A_MODEL = {"bertscore.py"}
-"""Loads transformers inside functions; that nothing is loaded at import is tested below."""
-
 LAYERS = {
     0: {"errors"},
     1: {"lock", "picture_file", "policy", "sample"},
@@ -59,8 +56,7 @@ def inner(module: str) -> str:
 def test_builders_import_nouns_alone_and_no_torch(file: Path) -> None:
     for module in imports(file):
         head = module.split(".")[0]
-        heavy = () if file.name in BUILDERS_WITH_A_MODEL else ("torch", "transformers")
-        assert head not in (*heavy, "trl", "peft"), f"{file} imports {module}"
+        assert head not in ("torch", "transformers", "trl", "peft"), f"{file} imports {module}"
         if head == "trimpi" and inner(module) in LAYER:
             assert inner(module) in BUILDERS_MAY, f"{file} imports {module}"
 
@@ -94,8 +90,8 @@ def test_later_layers_import_earlier_ones(file: Path) -> None:
         "datasets_builders.inspect",
         "datasets_builders.check",
         "datasets_builders.endpoint",
-        "datasets_builders.gta.bertscore",
         "datasets_builders.gta.grader",
+        "trimpi.bertscore",
         "trimpi.local_generator",
         "trimpi.recipe_file",
         "trimpi.grading",
