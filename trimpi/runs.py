@@ -212,10 +212,19 @@ def _differences(before: Any, after: Any, key: str) -> Iterable[str]:
         for index, (old, new) in enumerate(zip(before, after, strict=True)):
             yield from _differences(old, new, f"{key}.{index}")
     elif before != after:
-        old, new = (
-            text if len(text := str(v)) < 30 else text[:12] + "..." for v in (before, after)
-        )
-        yield f"{key or 'content'}: {old} -> {new}"
+        old, new = str(before), str(after)
+        pairs = enumerate(zip(old, new, strict=False))
+        shared = next((place for place, (a, b) in pairs if a != b), min(len(old), len(new)))
+        yield f"{key or 'content'}: {_cut(old, shared)} -> {_cut(new, shared)}"
+
+
+def _cut(text: str, shared: int) -> str:
+    """A long text around the place where it begins to differ from the other."""
+    if len(text) < 30:
+        return text
+    start = shared - 8 if shared > 12 else 0
+    end = start + (28 if start else 12)
+    return ("..." if start else "") + text[start:end] + ("..." if end < len(text) else "")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from trimpi.errors import UserError
 from trimpi.pipeline import evaluate_arm, measured, prefixes, run_recipe
 from trimpi.recipe import Recipe
 from trimpi.runs import read_json, write_json
-from trimpi.sample import DataFolder
+from trimpi.sample import Completion, DataFolder, Sample, Score
 from trimpi.seeds import run_seeds
 
 ARMS = {"base_model": [], "short": ["sft"], "long": ["sft", "rl"], "other": ["cpt", "sft"]}
@@ -187,6 +187,27 @@ def test_other_data_or_another_base_model_are_other_settings(
     (data.root / "card.json").write_text('{"builder": "tests:small_data", "seed": 1}')
     with pytest.raises(UserError, match=r"data: "):
         run_recipe(recipe(), run, say=[].append)
+
+
+class Judge:
+    """A grader whose scores depend on a model."""
+
+    identity = "tests:judge, BERTScore F1 (roberta-base, layer 10), sha256 0123456789abcdef"
+
+    def __call__(self, sample: Sample, completion: Completion) -> Score:
+        return Score(1.0)
+
+
+def test_a_grader_with_another_model_is_another_setting(
+    recipe: Callable[..., Recipe], log: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimpi.grading.exact_answer", Judge())
+    run_recipe(recipe(), tmp_path / "run", say=[].append)
+    run_recipe(recipe(), tmp_path / "run", say=[].append)
+    monkeypatch.setattr(Judge, "identity", Judge.identity.replace("base, layer 10", "large, 17"))
+    found = r"grader: \.\.\.roberta-base, layer 10\), sha\.\.\. -> \.\.\.roberta-large, 17\),"
+    with pytest.raises(UserError, match=found):
+        run_recipe(recipe(), tmp_path / "run", say=[].append)
 
 
 def test_an_edited_split_is_other_data(
