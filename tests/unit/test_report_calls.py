@@ -237,3 +237,20 @@ def test_the_report_says_how_texts_are_compared(run: Path) -> None:
     line = "Grading: texts of arguments are compared by their words (F1) and letters (Indel)."
     for name in ("report.md", "report.html"):
         assert line in (run / "report" / name).read_text()
+
+
+def test_the_report_says_which_models_were_graded_otherwise(run: Path) -> None:
+    file = next(run.glob("seed-*/eval/base/in_context/summary.json"))
+    text = file.read_text()
+    summary = json.loads(text)
+    before = summary["grading"]
+    try:
+        file.write_text(json.dumps({**summary, "grading": "BERTScore F1 (roberta, layer 17)"}))
+        write_report(run)
+        found = (run / "report" / "report.md").read_text()
+    finally:
+        file.write_text(text)
+        write_report(run)
+    line = next(line for line in found.splitlines() if "Grading: " in line).split("Grading: ")[1]
+    assert line.startswith("base: BERTScore F1 (roberta, layer 17); ") and before in line
+    assert line.endswith("Scores of different grading are not to be compared.")

@@ -263,6 +263,8 @@ def _grade(
 def _name(function: Any) -> str:
     if isinstance(identity := getattr(function, "identity", None), str):
         return identity
+    if not hasattr(function, "__qualname__"):
+        function = type(function)  # the text of an object holds its address
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', function)}"
 
 

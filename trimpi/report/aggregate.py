@@ -19,7 +19,7 @@ def summarize(run: Run) -> dict[str, Any]:
 
     Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
     first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
-    `majority_share`, `grading` (what the grader says of itself), `rules` (texts by id, in the order
+    `majority_share`, `grading` (what graders say of themselves), `rules` (texts by id, in the order
     of the policy, where rows name rules), `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
@@ -40,7 +40,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "models": models,
         "efficiency": _efficiency(run, leading),
         "majority_share": first.summary["majority_share"] if first else None,
-        "grading": first.summary.get("grading", "") if first else "",
+        "grading": _grading(run),
         "rules": groups.rule_texts(run, models),
         "training": _training(run),
         "versions": run.record.get("versions", {}),
@@ -174,6 +174,20 @@ def _diagnosis(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     if confusions := groups.confusions(evaluations):
         result["confusions"] = confusions
     return result
+
+
+def _grading(run: Run) -> str:
+    """What the grader says of itself; where models were graded otherwise, who was how."""
+    found: dict[str, list[str]] = {}
+    for arm in (run.base, *run.arms):
+        evaluations = (e for of in arm.settings.values() for e in of)
+        for about in dict.fromkeys(e.summary.get("grading") for e in evaluations):
+            if about:
+                found.setdefault(about, []).append(arm.name)
+    if len(found) < 2:
+        return "".join(found)
+    who = "; ".join(f"{', '.join(names)}: {about}" for about, names in found.items())
+    return f"{who}. Scores of different grading are not to be compared"
 
 
 def _reached(depth: str) -> Pick:

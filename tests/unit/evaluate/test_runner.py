@@ -234,6 +234,13 @@ def test_a_grader_may_say_what_its_scores_depend_on(
     assert graded_otherwise(output, Judge("two")) == ["no_policy"]
     assert run(model, clevr, tmp_path / "b", perfect(clevr))["no_policy"]["grading"] == ""
 
+    class Silent:
+        def __call__(self, sample: Sample, completion: Completion) -> Score:
+            return grade(sample, completion)
+
+    run(model, clevr, output, perfect(clevr), grader=Silent())
+    assert graded_otherwise(output, Silent()) == []
+
 
 def test_a_last_row_cut_inside_of_a_letter_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
