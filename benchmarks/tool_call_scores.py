@@ -1,16 +1,20 @@
 """How the scorer of tool calls agrees with scores given by hand, on 40 pairs.
 
-    python benchmarks/tool_call_scores.py
+    python benchmarks/tool_call_scores.py [--bertscore]
+
+Texts are compared by words and letters, or by BERTScore with the model that the environment names.
 
 Each pair: the gold call, what was said, and the overall score (half tool, half arguments) that a
 reader gave before the scorer was run: exact fields by equality, texts by how much of the meaning
 is there, boxes by eye, and 0 for what is missing or was not asked for.
 """
 
+import argparse
 from statistics import mean
 
 from datasets_builders.gta.calls import Call, parse_call
-from datasets_builders.gta.scoring import lexical_similarity, score_call
+from datasets_builders.gta.scoring import Similarity, lexical_similarity, score_call
+from trimpi.errors import UserError
 
 DEFAULTS = {"GoogleSearch": {"k": 10}, "TextToBbox": {"top1": True}, "AddText": {"color": "red"}}
 
@@ -90,11 +94,22 @@ PAIRS: list[tuple[Call, str, float]] = [
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bertscore", action="store_true", help="needs TRIMPI_BERTSCORE_MODEL")
+    similarity: Similarity = lexical_similarity
+    if parser.parse_args().bertscore:
+        from trimpi.bertscore import from_environment
+
+        try:
+            similarity = from_environment()
+        except UserError as error:
+            parser.error(str(error))
+        print(f"{similarity.about}\n")
     gaps = []
     print("| gold | said | by hand | scorer |\n|---|---|---|---|")
     for gold, said, expected in PAIRS:
         defaults = DEFAULTS.get(gold.name.partition("_")[0], {})
-        found = score_call(gold, parse_call(said), defaults, lexical_similarity).overall
+        found = score_call(gold, parse_call(said), defaults, similarity).overall
         gaps.append(abs(found - expected))
         shown = " ".join(said.removeprefix("\\boxed{").removesuffix("}").split())
         print(f"| `{gold.to_json()}` | `{shown}` | {expected:.2f} | {found:.2f} |")
