@@ -12,10 +12,14 @@ from trimpi.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
-BIG = [file for file in FILES if file.parent.name in ("clevr", "baselines")]
+CLEVR = [file for file in FILES if file.parent.name in ("clevr", "baselines")]
+GTA = ROOT / "recipes" / "gta" / "qwen2_5_vl_7b.yaml"
+BIG = [*CLEVR, GTA]
 SHIPPED = {
     "quickstart.yaml",
     "tiny/ablation.yaml",
+    "gta/qwen2_5_vl_7b.yaml",
+    "gta/tiny.yaml",
     *(f"clevr/{v}_n{n}_qwen2_5_vl_{s}.yaml" for v in "tm" for n in (2, 4, 6) for s in ("3b", "7b")),
     *(f"baselines/{name}.yaml" for name in ("in_context", "direct_sft", "cot_sft", "cot_sft_grpo")),
     *(f"baselines/{name}.yaml" for name in ("cpt_cot_sft", "trimpi_no_poro", "trimpi")),
@@ -54,8 +58,11 @@ def test_big_recipes_fit_data_and_trainer_and_have_estimates(file: Path, tmp_pat
     recipe = load_recipe(file)
     findings = light_check(recipe, tmp_path / "run")
     assert all("model.path" in line for line in findings.unchecked)
-    trained = {"train": 20000, "train_cot": 2500} if recipe.stages else {}
-    assert findings.rows["data"] == {**trained, "test": 2000, "override": 2000}
+    if file == GTA:
+        assert findings.rows["data"] == {"train_cot": 402, "test": 90, "override": 90}
+    else:
+        trained = {"train": 20000, "train_cot": 2500} if recipe.stages else {}
+        assert findings.rows["data"] == {**trained, "test": 2000, "override": 2000}
     updates = {plan.name: plan.schedule.updates for plan in findings.stages}
     header = file.read_text().split("\n\n")[0]
     assert "not measured" in header
@@ -63,7 +70,17 @@ def test_big_recipes_fit_data_and_trainer_and_have_estimates(file: Path, tmp_pat
         assert f"{name}: {count} updates, about" in header
 
 
-@pytest.mark.parametrize("file", BIG, ids=name_of)
+def test_the_gta_recipe_has_the_numbers_of_the_paper() -> None:
+    cpt, sft, rl = load_recipe(GTA).stages.values()
+    assert isinstance(cpt, CptConfig) and isinstance(sft, SftConfig) and isinstance(rl, RlConfig)
+    assert (cpt.epochs, cpt.lr, cpt.batch_size, cpt.lora) == (5, 1e-5, 64, None)
+    assert (sft.epochs, sft.lr, sft.batch_size, sft.target) == (10, 1e-4, 32, "cot")
+    assert sft.lora is not None and sft.lora.r == 8
+    assert (rl.epochs, rl.lr, rl.prompts_per_step, rl.lora) == (50, 1e-6, 256, None)
+    assert (rl.epsilon, rl.epsilon_high, rl.beta, rl.policy_fraction) == (0.2, 0.3, 0.01, 0.5)
+
+
+@pytest.mark.parametrize("file", CLEVR, ids=name_of)
 def test_big_recipes_have_the_numbers_of_the_paper(file: Path) -> None:
     recipe = load_recipe(file)
     for stage in recipe.stages.values():
@@ -129,7 +146,7 @@ def test_the_ablation_has_all_rows_and_three_seeds() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "tiny/ablation.yaml"])
+@pytest.mark.parametrize("name", ["quickstart.yaml", "tiny/ablation.yaml", "gta/tiny.yaml"])
 def test_tiny_recipes_dry_run_through_the_command_line(name: str, tmp_path: Path) -> None:
     words = ["run", str(ROOT / "recipes" / name), "--dry-run", "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(app, words)
@@ -168,3 +185,12 @@ def test_quantization_needs_an_adapter_and_its_package(
         line = f"stages.{name}.lora: model.quantization nf4 freezes the weights; give the stage a"
         assert any(problem.startswith(line) for problem in problems)
     assert any("nf4 needs bitsandbytes; pip install" in problem for problem in problems)
+
+
+def test_a_grader_that_lacks_something_is_found_in_a_dry_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRIMPI_BERTSCORE_MODEL", raising=False)
+    recipe = load_recipe(GTA, ["grader=datasets_builders.gta.grader:bertscore"])
+    problems = check_recipe(recipe, tmp_path / "run", estimates=False).problems
+    assert problems and problems[0].startswith("grader: BERTScore needs a model; set TRIMPI_BERT")
