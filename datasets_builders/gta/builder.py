@@ -11,7 +11,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Arguments:
     """User profiles a task; each gives a row for every call."""
     skip_missing: bool = False
     """Leave tasks out whose pictures are not there."""
+    thoughts: bool = True
+    """Rationales from the rules begin with the source's reason for the call, where it gives one."""
     generate: str | Mapping[str, Any] | None = None
     """Reverse CoT: `module:name` of a function that makes a generator, or a mapping of that `name`
     and the function's arguments; null: from the rules."""
@@ -124,7 +126,7 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
             tools = [[tool for tool, _ in calls[task.id]] for task in repeated]
             profiles = draw_profiles(rng, versions, tools)
             pairs = list(zip(repeated, profiles, strict=True))
-            rows = list(_rows(root, split, name, pairs, versions, special, source, None))
+            rows = list(_rows(root, split, arguments, pairs, versions, special, source, None))
             deciding[split] = [row.facts["rules"] for row in rows]
             if split == "train_cot" and generator is not None:
                 generate = generator.generate
@@ -133,7 +135,9 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
             check_gold(rows, grade, _near_misses)
             write_split(root, split, rows)
             if split == "test":
-                moved = list(_rows(root, "override", name, pairs, versions, special, source, new))
+                moved = list(
+                    _rows(root, "override", arguments, pairs, versions, special, source, new)
+                )
                 check_gold(moved, grade, _near_misses)
                 write_split(root, "override", moved)
                 deciding["override"] = [row.facts["rules"] for row in moved]
@@ -162,7 +166,7 @@ def _read(
 def _rows(
     root: Path,
     split: str,
-    name: str,
+    arguments: Arguments,
     pairs: Sequence[tuple[Task, Profile]],
     versions: VersionRules,
     special: Sequence[SpecialRule],
@@ -170,7 +174,7 @@ def _rows(
     new: VersionRules | None,
 ) -> Iterator[Sample]:
     """One row a step; with `new` the rows of an override, which say the former answer too."""
-    ruling = new or versions
+    name, ruling = arguments.name, new or versions
     texts = wording.rule_texts(ruling, special)
     met: Counter[str] = Counter()
     for task, profile in pairs:
@@ -180,6 +184,7 @@ def _rows(
         before = apply_rules(task, profile, versions, special)
         for number, (step, old) in enumerate(zip(steps, before, strict=True)):
             tool = _base(step, source)
+            told = step if arguments.thoughts else replace(step, thought="")
             facts: dict[str, Any] = {
                 "source_task": task.id,
                 "profile": dict(profile),
@@ -201,7 +206,7 @@ def _rows(
                 query=wording.request(name, task, profile, steps[:number]),
                 policy=f"override/{name.lower()}" if new else name.lower(),
                 answer=step.call.to_json(),
-                rationale=wording.rationale(tool, profile, step, ruling, texts),
+                rationale=wording.rationale(tool, profile, told, ruling, texts),
                 facts=facts,
             )
 
@@ -331,8 +336,9 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
     name = args.get("name", "Velkar")
     if not isinstance(name, str) or not name.isalnum():
         problems.append(f"name: must be one word of letters and digits, found {name!r}")
-    if not isinstance(args.get("skip_missing", False), bool):
-        problems.append(f"skip_missing: must be true or false, found {args['skip_missing']!r}")
+    for key in ("skip_missing", "thoughts"):
+        if not isinstance(args.get(key, False), bool):
+            problems.append(f"{key}: must be true or false, found {args[key]!r}")
     for key in ("cot_tokens", "profiles"):
         number = args.get(key, 1)
         if type(number) is not int or number < 1:

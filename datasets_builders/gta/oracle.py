@@ -51,6 +51,10 @@ def apply_rules(
 
 Marked = tuple[Step, tuple[str, ...]]
 
+DESCRIBED = "The request comes with several pictures, so I describe {name} first."
+"""The thought of a call that a source does not have; without one its rationale would begin unlike
+all others, which a model takes for a sign."""
+
 
 def _describe_first(task: Task, steps: list[Marked], rule: SpecialRule) -> list[Marked]:
     if len(task.images) < 2:
@@ -63,7 +67,7 @@ def _describe_first(task: Task, steps: list[Marked], rule: SpecialRule) -> list[
         step = described.get(name)
         if step is None:
             result = task.descriptions.get(name, "")
-            step = Step(Call(rule.tool, {"image": name}), result)
+            step = Step(Call(rule.tool, {"image": name}), result, DESCRIBED.format(name=name))
         front.append((step, (rule.id,)))
     taken = {id(step) for step, _ in front}
     return [*front, *(marked for marked in steps if id(marked[0]) not in taken)]

@@ -179,6 +179,7 @@ def test_equal_seeds_give_equal_bytes(gta: Path, folder: DataFolder, tmp_path: P
         ({"source": "x", "name": "Two words"}, "name: must be one word"),
         ({"source": "x", "skip_missing": 1}, "skip_missing: must be true or false"),
         ({"source": "x", "cot_tokens": 0}, "cot_tokens: must be a whole number"),
+        ({"source": "x", "thoughts": "no"}, "thoughts: must be true or false, found 'no'"),
         ({"source": "x", "profiles": 0}, "profiles: must be a whole number from 1 on, found 0"),
         ({"source": "x", "rules": 3}, "rules: must be text or null"),
         ({"source": "/nowhere"}, "/nowhere: no such folder; give the root of a GTA release"),
@@ -202,6 +203,18 @@ def test_each_task_gets_its_number_of_profiles(gta: Path, tmp_path: Path) -> Non
     assert {r.id.split("-")[2] for r in of_one} == {"1", "2", "3"}
     assert len({json.dumps(r.facts["profile"]) for r in of_one}) == 3
     assert len({r.query for r in rows}) == len(rows)
+
+
+def test_rationales_may_leave_out_the_reasons_of_the_source(tmp_path: Path) -> None:
+    told, bare = (
+        build(tmp_path / str(thoughts), seed=0, thoughts=thoughts).read("train_cot")
+        for thoughts in (True, False)
+    )
+    for one, other in zip(told, bare, strict=True):
+        assert one.rationale is not None and other.rationale is not None
+        thought, _, rest = one.rationale.partition("\n")
+        assert other.rationale == rest and rest.startswith("The next call is to "), one.id
+        assert thought and not thought.startswith("The next call")
 
 
 def test_the_walk_tries_rules_up_to_the_one_that_holds(folder: DataFolder) -> None:

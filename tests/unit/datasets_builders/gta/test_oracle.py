@@ -74,6 +74,9 @@ def test_several_pictures_are_described_first_and_once() -> None:
         ("OCR_v4", "image/1.jpg", "result of OCR"),
     ]
     assert found[0].rules == ("S1", "S5", "ImageDescription.2")
+    assert found[0].thought == (
+        "The request comes with several pictures, so I describe image/0.jpg first."
+    )
     assert found[3].rules == ("S5", "OCR.2")
     assert [s[0] for s in ruled(task(*steps))] == ["OCR_v4", "ImageDescription_v4"]  # one picture
 
