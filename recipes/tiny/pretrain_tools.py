@@ -14,6 +14,7 @@ import math
 import os
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from datasets_builders.clevr import wording as clevr_wording
 from datasets_builders.gta import wording
 from datasets_builders.gta.builder import RULES
 from datasets_builders.gta.embedded import RELEASE
-from datasets_builders.gta.oracle import apply_rules
+from datasets_builders.gta.oracle import RuledStep, apply_rules
 from datasets_builders.gta.profiles import draw_profiles
 from datasets_builders.gta.rules import VersionRules
 from datasets_builders.gta.special import read_special_rules
@@ -49,11 +50,19 @@ PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of bat
     "all": (450, 2e-3, 1.0, {"tools_5": 0.25, "tools_14": 0.5, "verdicts": 0.18, "picture": 0.07}),
     "calls": (400, 1e-3, 0.0, {"calls": 0.65, "tools_2": 0.2, "verdicts": 0.15}),
     "end": (260, 1e-3, 1.0, {"calls": 0.36, "tools_5": 0.1, "tools_14": 0.36, "verdicts": 0.18}),
+    "requests": (
+        450,
+        1.5e-3,
+        1.0,
+        {"calls": 0.5, "tools_5": 0.1, "tools_14": 0.25, "verdicts": 0.15},
+    ),
 }
 BATCH = {"picture": 24, "calls": 8, "verdicts": 32, "tools_2": 8, "tools_5": 6, "tools_14": 4}
 TURNS = {"calls": 6, "tools_2": 3, "tools_5": 4, "tools_14": 5}
 NO_RULES = VersionRules(tool_rules.EXTENTS, {})
 VERDICTS = 8  # rules in a text of that kind
+BARE = 0.7
+"""Share of answers whose reasoning begins with the tool, without a thought before it."""
 WHOLE = 0.15
 """Share of texts that are learned as a whole, policy included; of the others only the answers."""
 
@@ -87,7 +96,7 @@ def conversation(rng: random.Random, kind: str, tools: dict[str, Tool], special:
     ):
         steps = apply_rules(task, profile, versions, chosen)
         at = rng.randrange(len(steps))
-        step = steps[at]
+        step = bare(rng, steps[at])
         base = step.call.name if step.call.name in known else step.call.name.rpartition("_")[0]
         sample = Sample(
             "",
@@ -102,6 +111,11 @@ def conversation(rng: random.Random, kind: str, tools: dict[str, Tool], special:
     return turns
 
 
+def bare(rng: random.Random, step: RuledStep) -> RuledStep:
+    """Mostly without its thought: what a tiny model writes there leads it astray."""
+    return replace(step, thought="") if rng.random() < BARE else step
+
+
 def calls(rng: random.Random, tools: dict[str, Tool]) -> list:
     """Requests without a policy, for tools without versions: which tool, and what it is given."""
     turns = []
@@ -109,15 +123,15 @@ def calls(rng: random.Random, tools: dict[str, Tool]) -> list:
         task = tool_tasks.draw_task(rng, tools)
         profile = draw_profiles(rng, NO_RULES, [[]])[0]
         steps = apply_rules(task, profile, NO_RULES, ())
-        at = rng.randrange(len(steps))
+        step = bare(rng, steps[at := rng.randrange(len(steps))])
         name = clevr_wording.made_up_name(rng)
         sample = Sample(
             "",
             tuple(task.images),
             wording.request(name, task, profile, steps[:at]),
             name,
-            steps[at].call.to_json(),
-            wording.rationale(steps[at].call.name, profile, steps[at], NO_RULES, {}),
+            step.call.to_json(),
+            wording.rationale(step.call.name, profile, step, NO_RULES, {}),
         )
         turns.append((build_messages(sample, None, "cot"), render_target(sample, "cot")))
     return turns

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from datasets_builders.clevr.wording import made_up_name
 from datasets_builders.gta.calls import Call
 from datasets_builders.gta.source import Step, Task
 from datasets_builders.gta.tools import Tool
@@ -69,6 +70,8 @@ def _box(rng: random.Random) -> str:
 
 def _thing(rng: random.Random) -> str:
     found = rng.choice(OBJECTS)
+    if rng.random() < 0.15:  # a word that is never met again, to be copied
+        found = made_up_name(rng).lower()
     if rng.random() < 0.5:
         found = f"{rng.choice(COLOURS)} {found}"
     if rng.random() < 0.3:
