@@ -1,4 +1,7 @@
-"""The one error that a user is meant to read."""
+"""The one error that a user is meant to read, and what to say of a mistyped name."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -12,3 +15,12 @@ class UserError(Exception):
     def join(cls, problems: list[str]) -> "UserError":
         """One error out of several problem lines."""
         return cls("\n".join(problems))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name: the nearest known one, else all of them."""
+    names = list(known)
+    if not names:
+        return "there are none here"
+    near = difflib.get_close_matches(name, names, 1, 0.55)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,39 +109,33 @@ class Policy:
         return cls(name, tuple(parts), dict(metadata))
 
     def to_markdown(self, root: Path) -> str:
-        """Markdown with images as `![](path)`, front matter holding the name."""
+        """Markdown with images as `![](path)`, below front matter.
+
+        `read_policy_file` reads it back: name, parts, and of the metadata what a file says.
+        """
         body = "".join(
             part.text
             if isinstance(part, TextPart)
             else f"![]({Path(part.path).resolve().relative_to(root.resolve()).as_posix()})"
             for part in self.parts
         )
-        return f"---\nname: {json.dumps(self.name)}\n---\n{body}"
+        front: dict[str, Any] = {"name": self.name}
+        for key in ("version", "task", "order", "attributes"):
+            if key in self.metadata:
+                front[key] = self.metadata[key]
+        lines = [f"{key}: {json.dumps(front[key], ensure_ascii=False)}\n" for key in front]
+        return f"---\n{''.join(lines)}---\n{body}"
 
     @classmethod
     def from_markdown(cls, file: Path) -> "Policy":
-        """Read a Markdown policy; images resolve against the file's folder.
+        """Read a Markdown policy: `trimpi.policy_file.read_policy_file`.
 
         Raises:
-            UserError: no front matter name, or an image that is absent or outside the folder.
+            UserError: all problems of the file at once.
         """
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: cannot be read as UTF-8 text ({error})") from None
-        match = re.match(r"---\n(.*?)\n---\n(.*)\Z", text, re.DOTALL)
-        name = re.search(r"^name:\s*(.+?)\s*$", match[1], re.MULTILINE) if match else None
-        if match is None or name is None:
-            raise UserError(
-                f"{file}: front matter with 'name:' is missing; start with ---, name: ..., ---"
-            )
-        parts: list[Part] = []
-        for index, piece in enumerate(re.split(r"!\[[^\]]*\]\(([^)]+)\)", match[2])):
-            if index % 2:
-                parts.append(ImagePart(str(inside(file.parent, piece, str(file)))))
-            elif piece:
-                parts.append(TextPart(piece))
-        return cls(name[1].strip("\"'"), tuple(parts))
+        from trimpi.policy_file import read_policy_file
+
+        return read_policy_file(file)
 
 
 def inside(root: Path, relative: str, where: str) -> Path:

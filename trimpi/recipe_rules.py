@@ -1,9 +1,10 @@
 """Rules of a recipe beyond the type of single keys: owned trainer fields, names that must match."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from trimpi.errors import did_you_mean as did_you_mean
 
 OWNED_TRAINER_KEYS: dict[str, str] = {
     "output_dir": "the run folder decides it",
@@ -50,15 +51,6 @@ OWNED_TRAINER_KEYS: dict[str, str] = {
     "resume_from_checkpoint": "a run resumes by itself",
 }
 """TRL and Trainer fields that a stage sets itself, each with what to use in its place."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name: the nearest known one, else all of them."""
-    names = list(known)
-    if not names:
-        return "there are none here"
-    near = difflib.get_close_matches(name, names, 1, 0.55)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
 
 
 def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:

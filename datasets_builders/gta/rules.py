@@ -5,10 +5,9 @@ all profiles among them: for every profile exactly one rule holds. That is prove
 read, by trying one profile of each cell that the rules' bounds cut the attributes into.
 """
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,22 @@ import yaml
 
 from datasets_builders.hints import hint
 from trimpi.errors import UserError
+from trimpi.rules.conditions import in_words as in_words
+from trimpi.rules.extents import (
+    Extent,
+    Interval,
+    Words,
+    box_in_words,
+    first,
+    grid,
+    read_attributes,
+)
 
 Profile = Mapping[str, str | int]
 """A value for each attribute."""
 
 _SIGNS = {">": "more than", ">=": "at least", "<": "less than", "<=": "at most", "=": ""}
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>|=)\s*(-?\d+)\s*")
-
-
-@dataclass(frozen=True)
-class Words:
-    """An attribute with named values, or some of them."""
-
-    values: tuple[str, ...]
-
-    def holds(self, value: str | int) -> bool:
-        return value in self.values
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Whole numbers from `low` to `high`, both included; `words` say it as the file does."""
-
-    low: int
-    high: int
-    words: str = field(default="", compare=False)
-
-    def holds(self, value: str | int) -> bool:
-        return isinstance(value, int) and self.low <= value <= self.high
-
-
-Extent = Words | Interval
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,10 @@ class VersionRules:
 
         Attributes that none of its rules mentions have their first value.
         """
-        return list(_cells(self.attributes, self.tools[tool]))
+        return [
+            {name: first(extent) for name, extent in box.items()}
+            for box in grid(self.attributes, [rule.conditions for rule in self.tools[tool]])
+        ]
 
 
 def read_version_rules(file: Path) -> VersionRules:
@@ -107,7 +94,7 @@ def version_rules(content: Mapping[str, Any], where: str) -> VersionRules:
     problems = [
         f"{key}: unknown key; known: {', '.join(known)}" for key in content if key not in known
     ]
-    attributes = _attributes(content.get("attributes"), problems)
+    attributes = read_attributes(content.get("attributes"), problems)
     tools: dict[str, tuple[VersionRule, ...]] = {}
     versions = content.get("versions")
     if not isinstance(versions, dict) or not versions:
@@ -140,42 +127,6 @@ def read_rule_file(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file}: must hold the keys 'attributes' and 'versions'")
     return content
-
-
-def in_words(name: str, extent: Extent) -> str:
-    """A condition as a phrase: `account_type is B or C`, `credits is more than 250`."""
-    if isinstance(extent, Words):
-        return f"{name} is {_either(extent.values)}"
-    return f"{name} is {extent.words or f'{extent.low} to {extent.high}'}"
-
-
-def _either(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _attributes(content: Any, problems: list[str]) -> dict[str, Extent]:
-    if not isinstance(content, dict) or not content:
-        problems.append("attributes: must map names to a list of words or to {from, to}")
-        return {}
-    found: dict[str, Extent] = {}
-    for name, value in content.items():
-        if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-            if len(set(value)) < len(value):
-                problems.append(f"attributes.{name}: a word appears twice; drop one")
-            found[str(name)] = Words(tuple(value))
-        elif (
-            isinstance(value, dict)
-            and set(value) == {"from", "to"}
-            and all(type(v) is int for v in value.values())
-            and value["from"] <= value["to"]
-        ):
-            found[str(name)] = Interval(value["from"], value["to"])
-        else:
-            problems.append(
-                f"attributes.{name}: must be a list of words, or {{from: n, to: m}} of whole "
-                f"numbers with n at most m; found {value!r}"
-            )
-    return found
 
 
 def _rules(
@@ -235,68 +186,20 @@ def _condition(value: Any, whole: Extent) -> Extent:
     return Interval(low, high, " and ".join(words))
 
 
-def _pieces(whole: Extent, extents: Sequence[Extent]) -> list[Extent]:
-    """An attribute cut wherever one of `extents` begins or ends."""
-    if isinstance(whole, Words):
-        return [Words((word,)) for word in whole.values] if extents else [whole]
-    starts = {whole.low}
-    for extent in extents:
-        assert isinstance(extent, Interval)
-        starts |= {extent.low, extent.high + 1}
-    inside = sorted(s for s in starts if whole.low <= s <= whole.high)
-    return [
-        Interval(low, following - 1)
-        for low, following in itertools.pairwise([*inside, whole.high + 1])
-    ]
-
-
-def _boxes(
-    attributes: Mapping[str, Extent], rules: Sequence[VersionRule]
-) -> Iterator[dict[str, Extent]]:
-    """All combinations of the pieces of attributes."""
-    pieces = {
-        name: _pieces(whole, [r.conditions[name] for r in rules if name in r.conditions])
-        for name, whole in attributes.items()
-    }
-    for combination in itertools.product(*pieces.values()):
-        yield dict(zip(pieces, combination, strict=True))
-
-
-def _cells(
-    attributes: Mapping[str, Extent], rules: Sequence[VersionRule]
-) -> Iterator[dict[str, str | int]]:
-    for box in _boxes(attributes, rules):
-        yield {name: _first(extent) for name, extent in box.items()}
-
-
-def _first(extent: Extent) -> str | int:
-    return extent.values[0] if isinstance(extent, Words) else extent.low
-
-
 def _partition_faults(
     tool: str, attributes: Mapping[str, Extent], rules: Sequence[VersionRule]
 ) -> Iterator[str]:
     """Gaps and overlaps, each named with the profiles that it is about."""
     told: set[tuple[str, ...]] = set()
-    for box in _boxes(attributes, rules):
-        profile = {name: _first(extent) for name, extent in box.items()}
+    for box in grid(attributes, [rule.conditions for rule in rules]):
+        profile = {name: first(extent) for name, extent in box.items()}
         holding = tuple(rule.id for rule in rules if rule.holds(profile))
         if len(holding) == 1 or (holding and holding in told):
             continue
         told.add(holding)
-        where = ", ".join(
-            _range(name, extent) for name, extent in box.items() if extent != attributes[name]
-        )
+        where = box_in_words(box, attributes)
         if holding:
             names = " and ".join(holding)
             yield f"versions.{tool}: {names} overlap at {where or 'every profile'}; change one"
         else:
             yield f"versions.{tool}: no rule for {where or 'any profile'}; add one"
-
-
-def _range(name: str, extent: Extent) -> str:
-    if isinstance(extent, Words):
-        return f"{name} {_either(extent.values)}"
-    if extent.low == extent.high:
-        return f"{name} {extent.low}"
-    return f"{name} {extent.low} to {extent.high}"

@@ -8,12 +8,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "sample", "prompt", "grading"}
+BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "policy_file", "rules", "sample",
+                "prompt", "grading"}  # fmt: skip
 """Modules of trimpi that a builder may import (and `trimpi` itself, for its version)."""
 
 LAYERS = {
     0: {"errors"},
-    1: {"lock", "picture_file", "policy", "sample"},
+    1: {"lock", "picture_file", "policy", "policy_file", "rules", "sample", "yaml_text"},
     2: {"group_layout", "prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve",
         "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
@@ -93,6 +94,7 @@ def test_later_layers_import_earlier_ones(file: Path) -> None:
         "datasets_builders.gta.grader",
         "trimpi.bertscore",
         "trimpi.local_generator",
+        "trimpi.policy_file",
         "trimpi.recipe_file",
         "trimpi.grading",
         "trimpi.pipeline",

@@ -1,9 +1,11 @@
 """Nouns on disk: round trips, digests, and one clear line for each fault."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from trimpi.errors import UserError
 from trimpi.policy import ImagePart, Policy, TextPart, inside
@@ -13,8 +15,8 @@ from trimpi.sample import DataFolder, Sample
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_bytes(b"A")
-    (tmp_path / "images" / "b.png").write_bytes(b"B")
+    for name, color in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (8, 6), color).save(tmp_path / "images" / name)
     (tmp_path / "policies").mkdir()
     policy = Policy(
         "Zed", (TextPart("Do "), ImagePart(str(tmp_path / "images" / "a.png"))), {"k": 1}
@@ -50,7 +52,7 @@ def test_digest_follows_content_not_paths(folder: Path) -> None:
 
     before = digest("Do ", "a.png")
     assert digest("Do ", "b.png") != before and digest("Do", "a.png") != before
-    (folder / "images" / "b.png").write_bytes(b"A")
+    shutil.copy(folder / "images" / "a.png", folder / "images" / "b.png")
     assert digest("Do ", "b.png") == before
 
 
