@@ -104,9 +104,8 @@ class Document:
             found["conditions"] = {rule.id: rule.text for rule in rules}
         if rules or self.attributes:
             found |= self.rule_set.to_metadata()
-        outcomes = [rule.outcome for rule in rules]
-        if rules and None not in outcomes:
-            found["cases"] = list(dict.fromkeys(outcomes))
+        if rules and all(entry.said.literal for entry in self.rules.found):
+            found["cases"] = list(dict.fromkeys(rule.outcome for rule in rules))
         return found
 
 
@@ -115,7 +114,8 @@ def read_policy_file(file: Path) -> Policy:
 
     `metadata` gets `version` and `task` as given, and for a policy with rules: `unit` (what it
     calls them), `conditions` (id -> text), `order`, `attributes`, `rules` (which
-    `RuleSet.from_metadata` reads back) and, when every rule has an outcome, `cases` (all of them).
+    `RuleSet.from_metadata` reads back) and, when every rule gives its response word for word,
+    `cases` (all of these).
 
     Raises:
         UserError: all problems at once, each `file:line: ...`: encoding, front matter, no body,
@@ -247,7 +247,7 @@ def _read_front(text: str, document: Document) -> None:
 
 
 def _read_parts(document: Document) -> tuple[Part, ...]:
-    """Texts and pictures in their order; pictures are opened, each once."""
+    """Texts and pictures in their order, without faulty ones; pictures are opened, each once."""
     parts: list[Part] = []
     checked: dict[Path, str | None] = {}
     at, body = 0, document.body
@@ -265,7 +265,8 @@ def _read_parts(document: Document) -> tuple[Part, ...]:
             checked[path] = _picture_fault(path)
         if (words := checked[path]) is not None:
             document.problems.append(Problem(line, f"image {match[1] or match[2]!r} {words}"))
-        parts.append(ImagePart(str(path)))
+        else:
+            parts.append(ImagePart(str(path)))
     if at < len(body):
         parts.append(TextPart(body[at:]))
     return tuple(parts)

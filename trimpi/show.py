@@ -1,6 +1,5 @@
 """What a stage really feeds to the model: every token of a row with its label."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,6 +21,7 @@ from trimpi.prompt import build_messages
 from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.stages import cpt, sft
+from trimpi.terminal_text import harmless as harmless
 
 STYLES = {"in the loss": "bold green", "not in the loss": "default", "visual": "blue"}
 
@@ -147,11 +147,6 @@ def _text(tokenizer: Any, token: int) -> str:
     """A token as text; a part of a character by its name in the vocabulary."""
     text = str(tokenizer.decode([token], skip_special_tokens=False))
     return str(tokenizer.convert_ids_to_tokens(token)) if "�" in text else harmless(text)
-
-
-def harmless(text: str) -> str:
-    """Control characters escaped: a model's text must not steer the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: f"\\x{ord(m[0]):02x}", text)
 
 
 def _visible(text: str) -> str:

@@ -14,13 +14,14 @@ BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "policy_file", "rule
 
 LAYERS = {
     0: {"errors"},
-    1: {"lock", "picture_file", "policy", "policy_file", "rules", "sample", "yaml_text"},
+    1: {"lock", "picture_file", "policy", "policy_file", "rules", "sample",
+        "terminal_text", "yaml_text"},
     2: {"group_layout", "prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve",
         "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate"},
-    5: {"report", "show", "data_step", "launch", "local_generator", "quiet", "seeds",
+    5: {"report", "show", "data_step", "launch", "local_generator", "policy_view", "quiet", "seeds",
         "pipeline", "checks", "context",
         "doctor", "data_view", "console"},
     6: {"cli"},

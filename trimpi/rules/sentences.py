@@ -22,42 +22,45 @@ _LATER_ANSWER = re.compile(r",\s*(?:then\s+)?(?=" + _ANSWER.pattern + ")", re.I)
 class Sentence:
     """What a rule's text says.
 
-    `when` None: not checkable, for the reason `why`; `near`: it looks like a mistake.
+    `when` None: not checkable, for the reason `why`; `near`: it looks like a mistake. `literal`:
+    the outcome is a response word for word, not a clause about one.
     """
 
     when: Mapping[str, Extent] | None
     outcome: str | None
     why: str = ""
     near: bool = False
+    literal: bool = False
 
 
 def read_sentence(text: str, attributes: Mapping[str, Extent]) -> Sentence:
     """Conditions and outcome of a rule's text; without attributes there is no checkable form."""
     if begin := _OTHERWISE.match(text):
         when: dict[str, Extent] | None = {} if attributes else None
-        return Sentence(when, read_outcome(text[begin.end() :]), "" if attributes else _NO_NAMES)
+        why = "" if attributes else _NO_NAMES
+        return _sentence(when, text[begin.end() :], why)
     begin = _IF.match(text)
     if begin is None:
         return Sentence(None, None, "begins neither with If, When nor Otherwise")
     if not attributes:
-        return Sentence(None, _outcome_after(text), _NO_NAMES)
+        return _sentence(None, _clause_after(text), _NO_NAMES)
     try:
         conditions, end = read_conditions(text[begin.end() :], attributes)
         rest = text[begin.end() + end :]
         then = _THEN.match(rest)
         if then is None:
-            said = " ".join(rest.split()[:4])
+            words = " ".join(rest.split()[:4])
             raise NotACondition(
-                f"after {all_in_words(conditions)!r} comes {said!r}; an 'and' or a comma and the "
+                f"after {all_in_words(conditions)!r} comes {words!r}; an 'and' or a comma and the "
                 "outcome go there",
                 True,
             )
     except NotACondition as error:
-        return Sentence(None, _outcome_after(text), str(error), error.near)
-    outcome = read_outcome(rest[then.end() :])
-    if outcome is None:
+        return _sentence(None, _clause_after(text), str(error), error.near)
+    said = _sentence(conditions, rest[then.end() :])
+    if said.outcome is None:
         return Sentence(None, None, "no outcome follows its conditions", True)
-    return Sentence(conditions, outcome)
+    return said
 
 
 def read_outcome(clause: str) -> str | None:
@@ -66,14 +69,20 @@ def read_outcome(clause: str) -> str | None:
     A single text in backticks is the outcome itself; else what follows `the response is` or
     `answer`, else the whole clause.
     """
+    return _outcome(clause)[0]
+
+
+def _outcome(clause: str) -> tuple[str | None, bool]:
+    """The outcome, and whether it is a response word for word."""
     sentence = _first_sentence(clause)
-    literal = re.findall(r"`([^`]+)`", sentence)
-    if len(literal) == 1:
-        return str(literal[0])
-    if answer := _ANSWER.match(sentence):
+    quoted = re.findall(r"`([^`]+)`", sentence)
+    if len(quoted) == 1:
+        return str(quoted[0]), True
+    answer = _ANSWER.match(sentence)
+    if answer:
         sentence = sentence[answer.end() :]
     sentence = sentence.strip().rstrip(".!;").strip()
-    return sentence or None
+    return sentence or None, bool(sentence and answer)
 
 
 def render(when: Mapping[str, Extent], outcome: str) -> str:
@@ -91,10 +100,17 @@ def with_sentence(rule: Rule, attributes: Mapping[str, Extent]) -> tuple[Rule, S
 _NO_NAMES = "the front matter names no attributes"
 
 
-def _outcome_after(text: str) -> str | None:
-    """The outcome of a rule whose conditions are not read: known only in so many words."""
+def _sentence(
+    when: Mapping[str, Extent] | None, clause: str, why: str = "", near: bool = False
+) -> Sentence:
+    outcome, literal = _outcome(clause)
+    return Sentence(when, outcome, why, near, literal)
+
+
+def _clause_after(text: str) -> str:
+    """The clause behind conditions that are not read, where it says in so many words `answer`."""
     found = _LATER_ANSWER.search(text)
-    return read_outcome(text[found.end() :]) if found else None
+    return text[found.end() :] if found else ""
 
 
 def _first_sentence(text: str) -> str:
