@@ -99,9 +99,9 @@ def _rules(document: Document) -> Iterator[Finding]:
         )
         yield Finding("warning", 0, words)
         return
-    ids = list(lines)
+    ids, nearly = list(lines), {id for _, id in document.rules.nearly}
     for at, id in document.rules.mentions:
-        if id not in lines:
+        if id not in lines and id not in nearly:
             words = f"refers to {id}, but there is no such rule (known: {_few(ids[::-1])})"
             yield Finding("fault", offset + at, words)
     units = Counter(entry.unit for entry in document.rules.found if entry.unit)
@@ -143,9 +143,8 @@ def _faults(document: Document) -> Iterator[Finding]:
         if gaps > _GAPS_SHOWN:
             continue
         if open_rules:
-            words = (
-                f"gap: {fault.words}, unless one that is not checkable ({_few(open_rules)}) does"
-            )
+            others = f"unless one that is not checkable does ({_few(open_rules)})"
+            words = f"gap: {fault.words}, {others}"
             yield Finding("warning", 0, words)
         else:
             words = f"gap: {fault.words}; add a rule, or one that begins with Otherwise"

@@ -95,7 +95,7 @@ def _content(policy: Policy) -> tuple[dict[str, str], str]:
     )
     ids = [rule["id"] for rule in policy.metadata.get("rules", [])]
     found = find_rules(body, {})
-    if ids == [entry.rule.id for entry in found.found]:
+    if ids and ids == [entry.rule.id for entry in found.found]:
         return {f.rule.id: _folded(f.raw) for f in found.found}, _folded(found.rest)
     texts: Mapping[str, Any] = policy.metadata.get("conditions", {})
     for text in sorted(map(str, texts.values()), key=len, reverse=True):
