@@ -114,9 +114,7 @@ class Policy:
         `read_policy_file` reads it back: name, parts, and of the metadata what a file says.
         """
         body = "".join(
-            part.text
-            if isinstance(part, TextPart)
-            else f"![]({Path(part.path).resolve().relative_to(root.resolve()).as_posix()})"
+            part.text if isinstance(part, TextPart) else _image_mark(part.path, root)
             for part in self.parts
         )
         front: dict[str, Any] = {"name": self.name}
@@ -136,6 +134,11 @@ class Policy:
         from trimpi.policy_file import read_policy_file
 
         return read_policy_file(file)
+
+
+def _image_mark(path: str, root: Path) -> str:
+    relative = Path(path).resolve().relative_to(root.resolve()).as_posix()
+    return f"![](<{relative}>)" if set(relative) & set(" ()%") else f"![]({relative})"
 
 
 def inside(root: Path, relative: str, where: str) -> Path:

@@ -84,9 +84,19 @@ def test_cases_need_a_response_word_for_word_in_every_rule(folder: Path) -> None
 
 
 def test_markdown_round_trip(folder: Path) -> None:
-    policy = read(folder, POLICY.replace("b c.png", "a.png"))
+    policy = read(folder, POLICY)
     (folder / "again.md").write_text(policy.to_markdown(folder))
     assert read_policy_file(folder / "again.md") == policy
+
+
+def test_the_example_of_the_documentation(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+    example = page.split("```markdown\n")[1].split("```")[0]
+    policy = read(folder, example.replace("knife.png", "a.png"))
+    rules = RuleSet.from_metadata(policy.metadata)
+    assert rules.faults() == []
+    decided = rules.decide({"item": "knife", "place": "street", "age": 12})
+    assert decided is not None and decided.id == "R2"
 
 
 @given(

@@ -79,7 +79,7 @@ def _marks(document: Document) -> Iterator[Finding]:
     """Marks that look like pictures and would reach the model as text."""
     plain = without_code(document.body)
     rest = IMAGE.sub(lambda match: " " * len(match[0]), plain)
-    for match in re.finditer(r"(?<!\\)!\[[^\]\n]*\][^\s.,;]*|<img\b[^>\n]*>?", rest):
+    for match in re.finditer(r"(?<!\\)!\[[^\[\]\n]*\][^\s.,;]*|<img\b[^>\n]*>?", rest):
         words = f"{match[0][:60]!r} reaches the model as text; pictures are written ![](file)"
         yield Finding("warning", document.line_of(match.start()), words)
 

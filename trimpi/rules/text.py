@@ -10,7 +10,7 @@ from trimpi.rules.rule_set import Rule
 from trimpi.rules.sentences import Sentence, with_sentence
 
 IMAGE = re.compile(
-    r"(?<!\\)!\[[^\]\n]*\]\(\s*(?:<([^>\n]+)>|((?:[^()\s]|\([^()\s]*\))+))"
+    r"(?<!\\)!\[[^\[\]\n]*\]\(\s*(?:<([^>\n]+)>|((?:[^()\s]|\([^()\s]*\))+))"
     r"(?:\s+(?:\"[^\"\n]*\"|'[^'\n]*'))?\s*\)"
 )
 """`![alt](path)`, `![alt](<path with spaces>)`, `![alt](path "title")`."""
