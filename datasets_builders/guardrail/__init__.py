@@ -1,0 +1,1 @@
+"""Guardrail: whether a picture may be shown, by policies that disagree about the same picture."""

@@ -1,0 +1,220 @@
+"""Guardrail: may a picture be shown? Policies of rules over what it shows and who looks at it.
+
+A third domain beside the paper's two, on the public API of builders: policies are Markdown files with
+checkable rules, pictures are drawn, and the rules themselves decide the gold answers. The same
+test pictures are asked under every policy.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets_builders.domain import Example, build_domain
+from datasets_builders.guardrail import wording
+from datasets_builders.guardrail.drawing import Scene, all_scenes, draw_scene
+from datasets_builders.hints import hint
+from trimpi.errors import UserError
+from trimpi.grading import exact_answer
+from trimpi.policy import Policy
+from trimpi.policy_file import read_policy_file
+from trimpi.rules import Interval, RuleSet, Words, diff
+from trimpi.sample import DataFolder, Sample
+
+BUILDER = "datasets_builders.guardrail.builder:build"
+POLICIES = Path(__file__).with_name("policies")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `build` takes beside the folder and the seed. Numbers of rows are *per policy*."""
+
+    policies: tuple[str, ...] = ("ostrel", "tavian")
+    """Names of policies that ship with the package, or Markdown files with the same attributes."""
+    train_cot: int = 500
+    """Rows with rationales."""
+    train: int | None = None
+    """Rows with answers alone; null leaves the split out."""
+    test: int = 96
+    override: int | None = 48
+    """Rows under the other version of a policy, which has the same name (`<policy>-2`)."""
+    update: Mapping[str, Any] | None = None
+    """`{rows: 200, replay: 0.3}`: the policies move on to `<policy>-2`. Splits `train_cot_new` (all
+    of the new version) and `update` (rows whose decision changed, and a share `replay` of others)
+    are added, and tests are of the new version."""
+    width: int = 96
+    height: int = 64
+    policy_text: Mapping[str, Any] | None = None
+    """Texts about the policies for VM-CPT, `{per_rule: 8, ...}`; null leaves the split out."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A policy as rows need it."""
+
+    id: str
+    policy: Policy
+
+    @cached_property
+    def rules(self) -> RuleSet:
+        """Its rules."""
+        return RuleSet.from_metadata(self.policy.metadata)
+
+    @cached_property
+    def cases(self) -> dict[str, list[tuple[Scene, int]]]:
+        """By rule: scenes and ages of viewers that it decides."""
+        found: dict[str, list[tuple[Scene, int]]] = {}
+        for scene in all_scenes():
+            for age in _ages(self.rules):
+                rule = self.rules.decide({**scene.to_json(), "age": age})
+                if rule is not None:
+                    found.setdefault(rule.id, []).append((scene, age))
+        return found
+
+
+class Guardrail:
+    """The domain: its policies, and examples whose gold answers the policies' rules decide."""
+
+    grader = staticmethod(exact_answer)
+
+    def __init__(self, arguments: Arguments, seed: int) -> None:
+        self.arguments, self.seed = arguments, seed
+        files = [_file(name) for name in arguments.policies]
+        self.now = [Version(file.stem, read_policy_file(file)) for file in files]
+        self.later = [
+            Version(f"{version.id}-2", read_policy_file(file.with_name(f"{file.stem}-2.md")))
+            for version, file in zip(self.now, files, strict=True)
+            if arguments.update or arguments.override
+        ]
+
+    def policies(self, work: Path) -> Mapping[str, Policy]:
+        """The policies by id; those that rows of `override` are under as `override/<id>`."""
+        found = {version.id: version.policy for version in self.now}
+        for now, later in zip(self.now, self.later, strict=False):
+            name = later.id if self.arguments.update else f"override/{now.id}"
+            found[name] = later.policy
+        return found
+
+    def examples(self, work: Path) -> Iterator[Example]:
+        """All rows, split by split."""
+        arguments = self.arguments
+        yield from self._made(work, "train_cot", arguments.train_cot, self.now)
+        yield from self._made(work, "train", arguments.train or 0, self.now)
+        if arguments.update is None:
+            yield from self._asked_of_all(work, "test", arguments.test, self.now)
+            if arguments.override:
+                rows = self._asked_of_all(work, "override", arguments.override, self.later)
+                for row in rows:
+                    yield replace(row, policy=f"override/{row.policy.removesuffix('-2')}")
+            return
+        yield from self._made(work, "train_cot_new", arguments.train_cot, self.later)
+        yield from self._changes(work, arguments.update)
+        yield from self._asked_of_all(work, "test", arguments.test, self.later)
+
+    def _made(
+        self, work: Path, split: str, rows: int, versions: Sequence[Version]
+    ) -> Iterator[Example]:
+        """Pictures made to order: each policy's rules take turns."""
+        for version in versions:
+            rng = random.Random(f"{self.seed}/{split}/{version.id}")
+            turns = _turns(rng, version)
+            for number in range(rows):
+                scene, age = next(turns)
+                picture = self._draw(work, f"{split}/{version.id}-{number:05d}", scene)
+                yield self._example(split, version, scene, age, picture, None)
+
+    def _asked_of_all(
+        self, work: Path, split: str, rows: int, versions: Sequence[Version]
+    ) -> Iterator[Example]:
+        """Each picture is made to order for one policy, and asked under all of them."""
+        rng = random.Random(f"{self.seed}/{split}")
+        turns = [_turns(rng, version) for version in versions]
+        for number in range(rows):
+            scene, age = next(turns[number % len(turns)])
+            picture = self._draw(work, f"{split}/{number:05d}", scene)
+            for index, version in enumerate(versions):
+                before = self.now[index] if version is not self.now[index] else None
+                yield self._example(split, version, scene, age, picture, before)
+
+    def _changes(self, work: Path, update: Mapping[str, Any]) -> Iterator[Example]:
+        """Rows of the new versions: those whose decision changed, and some of the others."""
+        for old, new in zip(self.now, self.later, strict=True):
+            rng = random.Random(f"{self.seed}/update/{new.id}")
+            sides: dict[bool, list[tuple[Scene, int]]] = {True: [], False: []}
+            for case in (case for cases in new.cases.values() for case in cases):
+                sides[_changed(old, new, *case)].append(case)
+            for number in range(update["rows"]):
+                scene, age = rng.choice(sides[rng.random() >= update["replay"]])
+                picture = self._draw(work, f"update/{new.id}-{number:05d}", scene)
+                yield self._example("update", new, scene, age, picture, old)
+
+    def _draw(self, work: Path, name: str, scene: Scene) -> Path:
+        file = work / "pictures" / f"{name}.png"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rng = random.Random(f"{self.seed}/picture/{name}")
+            draw_scene(rng, scene, self.arguments.width, self.arguments.height).save(file)
+        return file
+
+    def _example(
+        self,
+        split: str,
+        version: Version,
+        scene: Scene,
+        age: int,
+        picture: Path,
+        before: Version | None,
+    ) -> Example:
+        seen = {**scene.to_json(), "age": age}
+        rule = version.rules.decide(seen)
+        assert rule is not None and rule.outcome is not None  # proven when the file was read
+        facts: dict[str, Any] = {"rules": [rule.id], **seen}
+        if before is not None:
+            former = before.rules.decide(seen)
+            assert former is not None
+            facts["original_answer"] = former.outcome
+            if self.arguments.update is not None:
+                facts["changed"] = _changed(before, version, scene, age)
+        return Example(
+            query=wording.request(version.policy.name, age),
+            answer=rule.outcome,
+            policy=version.id,
+            images=(picture,),
+            rationale=None if split == "train" else wording.rationale(version.rules, seen),
+            facts=facts,
+            split=split,
+        )
+
+
+def _turns(rng: random.Random, version: Version) -> Iterator[tuple[Scene, int]]:
+    """Cases of a policy without end, its rules one after the other in random order."""
+    while True:
+        rules = list(version.cases)
+        rng.shuffle(rules)
+        for rule in rules:
+            yield rng.choice(version.cases[rule])
+
+
+def _changed(old: Version, new: Version, scene: Scene, age: int) -> bool:
+    """Whether another answer follows, or the rule that decides is new or worded anew."""
+    seen = {**scene.to_json(), "age": age}
+    before, after = old.rules.decide(seen), new.rules.decide(seen)
+    changes = diff(old.policy, new.policy)
+    assert before is not None and after is not None
+    touched = after.id in changes.changed or after.id in changes.added
+    return touched or before.outcome != after.outcome
+
+
+def _ages(rules: RuleSet) -> list[int]:
+    """Ages of viewers: those around each bound of the rules, and every fifth year."""
+    whole = rules.attributes["age"]
+    assert isinstance(whole, Interval)
+    near = set(range(whole.low, whole.high + 1, 5))
+    for rule in rules.rules:
+        extent = (rule.when or {}).get("age")
+        if isinstance(extent, Interval):
+            for bound in (extent.low, extent.high):
+                near |= set(range(bound - 2, bound + 3))
+    return sorted(age for age in near if whole.low <= age <= whole.high)

@@ -1,0 +1,154 @@
+"""Texts about guardrail pictures: what they show, and random policies of moderation in context."""
+
+import random
+from dataclasses import dataclass
+
+from datasets_builders.clevr.wording import made_up_name
+from datasets_builders.guardrail import wording
+from datasets_builders.guardrail.drawing import PEOPLE, PLACES, Scene
+from datasets_builders.guardrail.items import ITEMS
+from trimpi.policy import Policy, TextPart
+from trimpi.rules import Interval, Rule, RuleSet, Words
+from trimpi.rules.conditions import all_in_words
+from trimpi.sample import Sample
+
+ATTRIBUTES = {
+    "item": Words(ITEMS),
+    "place": Words(PLACES),
+    "people": Words(PEOPLE),
+    "age": Interval(6, 90),
+}
+DECISIONS = ("allow", "blur", "block")
+CATEGORIES = ("weapon", "drugs", "alcohol", "tobacco", "gambling", "minors", "privacy", "none")
+HEADINGS = ("Weapons", "Substances", "Games of chance", "Children in the picture", "Everything")
+HEADINGS += ("Objects", "People", "At school", "First part", "Second part", "Food and drink")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A request with its answer; `policy` is in the prompt of the first turn alone."""
+
+    query: str
+    answer: str
+    rationale: str | None = None
+    policy: Policy | None = None
+
+
+def sample_of(turn: Turn, image: bool) -> Sample:
+    """The turn as the toolkit puts it."""
+    return Sample(
+        "", ("picture",) if image else (), turn.query, None, turn.answer, turn.rationale
+    )
+
+
+def looks(rng: random.Random, scene: Scene) -> list[Turn]:
+    """Questions on what one picture shows, in random order."""
+    turns = [
+        Turn("What does the picture show?", wording.description(scene.to_json())),
+        Turn("Which item is in the picture?", scene.item),
+        Turn("Which place is in the picture?", scene.place),
+        Turn("Which people are in the picture?", scene.people),
+    ]
+    rng.shuffle(turns)
+    return turns
+
+
+def judged(rng: random.Random, scenes: list[Scene], rules: int) -> list[Turn]:
+    """One random policy, applied to one picture after the other."""
+    name = made_up_name(rng)
+    rule_set = random_rules(rng, [scene.item for scene in scenes], rules)
+    policy = Policy(name, (TextPart(text(rng, name, rule_set)),))
+    turns = []
+    for number, scene in enumerate(scenes):
+        facts = {**scene.to_json(), "age": age(rng, rule_set)}
+        rule = rule_set.decide(facts)
+        assert rule is not None and rule.outcome is not None
+        turns.append(
+            Turn(
+                wording.request(name, facts["age"]),
+                rule.outcome,
+                wording.rationale(rule_set, facts),
+                None if number else policy,
+            )
+        )
+    return turns
+
+
+def random_rules(rng: random.Random, shown: list[str], most: int) -> RuleSet:
+    """Rules about the items that are shown, and others; the last one is for everything else."""
+    items = list(dict.fromkeys([i for i in shown if rng.random() < 0.85] + rng.sample(ITEMS, 5)))
+    rng.shuffle(items)
+    found: list[Rule] = []
+    if rng.random() < 0.3:  # as in policies that look at people first
+        found += _chain(rng, None)[:-1]
+    while items and len(found) < most:
+        group = [items.pop() for _ in range(min(len(items), rng.choice((1, 1, 1, 2))))]
+        found += _chain(rng, group)
+    found = found[:most]
+    found.append(Rule("", "", when={}, outcome=outcome(rng)))
+    # Numbers come in order, with a gap or an inserted one at times, as in policies that were edited.
+    numbers, number = [], 0
+    for _ in found:
+        if number and rng.random() < 0.05:
+            numbers.append(f"R{number}.1")
+        number += 1 if rng.random() < 0.95 else 2
+        if len(numbers) < len(found):
+            numbers.append(f"R{number}")
+    return RuleSet(
+        ATTRIBUTES,
+        tuple(
+            Rule(numbers[i], "", when=rule.when, outcome=rule.outcome)
+            for i, rule in enumerate(found)
+        ),
+    )
+
+
+def _chain(rng: random.Random, group: list[str] | None) -> list[Rule]:
+    """Rules of a group of items from the narrow to the wide."""
+    subject = {} if group is None else {"item": Words(tuple(group))}
+    chain = []
+    for _ in range(rng.choice((0, 1, 1, 2, 2))):
+        names = rng.sample(("place", "people", "age"), rng.choice((1, 1, 1, 2)))
+        conditions = {name: part(rng, name) for name in names}
+        chain.append(Rule("", "", when={**subject, **conditions}, outcome=outcome(rng)))
+    chain.append(Rule("", "", when=subject, outcome=outcome(rng)))
+    return chain
+
+
+def part(rng: random.Random, name: str) -> Words | Interval:
+    """A condition on an attribute."""
+    whole = ATTRIBUTES[name]
+    if isinstance(whole, Words):
+        chosen = rng.sample(whole.values, rng.choice((1, 1, 1, 2)))
+        return Words(tuple(chosen))
+    bound = rng.choice((13, 14, 15, 16, 18, 21, 25, 30, 40, 60, rng.randint(8, 80)))
+    if rng.random() < 0.6:
+        return Interval(6, bound - 1, f"less than {bound}")
+    return Interval(bound, 90, f"at least {bound}")
+
+
+def age(rng: random.Random, rules: RuleSet) -> int:
+    """An age of a viewer, often near a bound of the rules."""
+    bounds = [e.high for r in rules.rules if isinstance(e := (r.when or {}).get("age"), Interval)]
+    if bounds and rng.random() < 0.5:
+        return min(90, max(6, rng.choice(bounds) + rng.randint(-3, 3)))
+    return rng.randint(6, 90)
+
+
+def outcome(rng: random.Random) -> str:
+    """A made-up response."""
+    return f"{rng.choice(DECISIONS)}, {rng.choice(CATEGORIES)}, severity {rng.randint(0, 3)}"
+
+
+def text(rng: random.Random, name: str, rules: RuleSet) -> str:
+    """The policy in Markdown, in the wording of the policies of the guardrail."""
+    lines = [f"# Policy {name}\n"]
+    if rng.random() < 0.7:
+        lines.append("Each picture gets a decision, a category, and a severity from 0 to 3.")
+    lines.append("The rules are tried in their order; the first one that holds decides.\n")
+    for number, rule in enumerate(rules.rules):
+        if number and rng.random() < 0.2 or not number:
+            lines.append(f"\n## {rng.choice(HEADINGS)}\n")
+        when = f"If {all_in_words(rule.when)}" if rule.when else "Otherwise"
+        lines.append(f"- **{rule.id}.** {when}, the response is `{rule.outcome}`.")
+    return "\n".join(lines) + "\n"
