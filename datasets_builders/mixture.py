@@ -4,8 +4,8 @@
       clevr: {builder: "datasets_builders.clevr.builder:build", args: {...}}
       desk: {folder: data/desk}
 
-A split of the mixture holds the rows of all parts; beside it `<split>_<part>` holds those of one, so
-that stages can be trained on a part alone. Ids of rows and policies begin with the part's name.
+A split of the mixture holds the rows of all parts; beside it `<split>_<part>` holds those of one,
+so that stages can be trained on a part alone. Ids of rows and policies begin with the part's name.
 """
 
 import importlib

@@ -1,12 +1,13 @@
 """Guardrail: may a picture be shown? Policies of rules over what it shows and who looks at it.
 
-A third domain beside the paper's two, on the public API of builders: policies are Markdown files with
-checkable rules, pictures are drawn, and the rules themselves decide the gold answers. The same
-test pictures are asked under every policy.
+A third domain beside the paper's two, on the public API of builders: policies are Markdown files
+with checkable rules, pictures are drawn, and the rules themselves decide the gold answers. The
+same test pictures are asked under every policy.
 """
 
+import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 from datasets_builders.domain import Example, build_domain
 from datasets_builders.guardrail import wording
-from datasets_builders.guardrail.drawing import Scene, all_scenes, draw_scene
+from datasets_builders.guardrail.drawing import PEOPLE, PLACES, Scene, all_scenes, draw_scene
+from datasets_builders.guardrail.items import ITEMS
 from datasets_builders.hints import hint
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
@@ -48,6 +50,56 @@ class Arguments:
     height: int = 64
     policy_text: Mapping[str, Any] | None = None
     """Texts about the policies for VM-CPT, `{per_rule: 8, ...}`; null leaves the split out."""
+
+
+def plan(**args: Any) -> dict[str, Any]:
+    """Check all arguments and policies without building; returns what would be built.
+
+    Raises:
+        UserError: every wrong argument or policy, one a line.
+    """
+    seed = args.pop("seed", 0)
+    arguments = _parse(args)
+    Guardrail(arguments, seed)
+    several = len(arguments.policies)
+    rows = {"train_cot": arguments.train_cot, "train": arguments.train, "test": arguments.test}
+    if arguments.update is None:
+        rows["override"] = arguments.override
+    else:
+        rows |= {"train_cot_new": arguments.train_cot, "update": arguments.update["rows"]}
+    splits = {name: several * count for name, count in rows.items() if count}
+    return {"builder": BUILDER, "args": asdict(arguments), "seed": seed, "splits": splits}
+
+
+def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
+    """Build a guardrail data folder at `out`; equal arguments and seed give equal bytes.
+
+    Args:
+        out: a folder that does not exist yet, or is empty.
+        seed: fixes cases, ages and looks.
+        args: see `Arguments`.
+
+    Raises:
+        UserError: wrong arguments, or a policy that cannot decide every picture.
+    """
+    arguments = _parse(args)
+    told = asdict(arguments) | {"policies": [Path(name).name for name in arguments.policies]}
+    told["content"] = [_file(name).read_text(encoding="utf-8") for name in arguments.policies]
+    told["content"] = hashlib.sha256("".join(told["content"]).encode()).hexdigest()
+    return build_domain(
+        Path(out),
+        Guardrail(arguments, seed),
+        builder=BUILDER,
+        args=told,
+        seed=seed,
+        code=__file__,
+        about=(
+            "Guardrail: drawn pictures (an item, a place, at times a person) and a viewer's age;"
+            " policies of checkable rules say whether the picture may be shown, with category and"
+            " severity. Test pictures are asked under every policy."
+        ),
+        extra={"cot": "gold walk"},
+    )
 
 
 @dataclass(frozen=True)
@@ -88,6 +140,10 @@ class Guardrail:
             for version, file in zip(self.now, files, strict=True)
             if arguments.update or arguments.override
         ]
+
+        problems = [p for version in (*self.now, *self.later) for p in _faults(version)]
+        if problems:
+            raise UserError.join(problems)
 
     def policies(self, work: Path) -> Mapping[str, Policy]:
         """The policies by id; those that rows of `override` are under as `override/<id>`."""
@@ -188,6 +244,22 @@ class Guardrail:
         )
 
 
+def _faults(version: Version) -> Iterator[str]:
+    """Why a policy cannot decide every picture."""
+    wanted = {"item": ITEMS, "place": PLACES, "people": PEOPLE}
+    for name, words in wanted.items():
+        extent = version.rules.attributes.get(name)
+        if not isinstance(extent, Words) or set(extent.values) != set(words):
+            yield f"{version.id}.md: attributes.{name}: must be [{', '.join(words)}]"
+    if not isinstance(version.rules.attributes.get("age"), Interval):
+        yield f"{version.id}.md: attributes.age: must be {{from: N, to: N}}"
+    for fault in version.rules.faults():
+        yield f"{version.id}.md: {fault.kind}: {fault.words}"
+    for rule in version.rules.rules:
+        if rule.when is None or rule.outcome is None:
+            yield f"{version.id}.md: rule {rule.id} is not checkable; see `trimpi policy lint`"
+
+
 def _turns(rng: random.Random, version: Version) -> Iterator[tuple[Scene, int]]:
     """Cases of a policy without end, its rules one after the other in random order."""
     while True:
@@ -218,3 +290,66 @@ def _ages(rules: RuleSet) -> list[int]:
             for bound in (extent.low, extent.high):
                 near |= set(range(bound - 2, bound + 3))
     return sorted(age for age in near if whole.low <= age <= whole.high)
+
+
+def _file(name: str) -> Path:
+    """A policy of the package, or a file."""
+    return POLICIES / f"{name}.md" if name.isidentifier() else Path(name)
+
+
+def _parse(args: Mapping[str, Any]) -> Arguments:
+    known = [field.name for field in fields(Arguments)]
+    problems = [f"{key}: unknown argument; {hint(key, known)}" for key in args if key not in known]
+    names = args.get("policies", Arguments.policies)
+    if isinstance(names, str) or not names or not all(isinstance(n, str) for n in names):
+        problems.append(f"policies: must be a list of names or files, found {names!r}")
+        names = ()
+    for name in names:
+        if not _file(name).is_file():
+            own = ", ".join(sorted(file.stem for file in POLICIES.glob("*.md")))
+            problems.append(f"policies: no policy {name!r}; give a file, or one of {own}")
+        elif args.get("update") or args.get("override", Arguments.override):
+            later = _file(name).with_name(f"{_file(name).stem}-2.md")
+            if not later.is_file():
+                problems.append(
+                    f"policies: {name!r} has no other version {later.name} beside it; add it, or "
+                    "set override and update to null"
+                )
+    for key in ("train_cot", "test", "width", "height"):
+        count = args.get(key, 1)
+        if type(count) is not int or count < 1:
+            problems.append(f"{key}: must be a whole number from 1 on, found {count!r}")
+    for key in ("train", "override"):
+        count = args.get(key)
+        if count is not None and (type(count) is not int or count < 1):
+            problems.append(f"{key}: must be a whole number from 1 on or null, found {count!r}")
+    update = args.get("update")
+    if update is not None and not _is_update(update):
+        problems.append(
+            f"update: must be {{rows: a whole number from 1 on, replay: 0 to 1}}, found {update!r}"
+        )
+    if problems:
+        raise UserError.join(problems)
+    return Arguments(**{**args, "policies": tuple(names)})
+
+
+def _is_update(update: Any) -> bool:
+    if not isinstance(update, Mapping) or set(update) != {"rows", "replay"}:
+        return False
+    rows, replay = update["rows"], update["replay"]
+    return type(rows) is int and rows >= 1 and isinstance(replay, int | float) and 0 <= replay <= 1
+
+
+def verify(sample: Sample, policy: Policy) -> list[str]:
+    """Derive the answer again from the facts; `trimpi data check` calls this for every row."""
+    rule = RuleSet.from_metadata(policy.metadata).decide(sample.facts)
+    if rule is None or rule.outcome != sample.answer:
+        return [f"answer {sample.answer!r}, but the rules give {rule and rule.outcome!r}"]
+    if sample.facts["rules"] != [rule.id]:
+        return [f"facts.rules {sample.facts['rules']}, but rule {rule.id} decides"]
+    return []
+
+
+def gold_rationale(sample: Sample, policy: Policy) -> str:
+    """The reasoning, derived again; `trimpi data check` compares."""
+    return wording.rationale(RuleSet.from_metadata(policy.metadata), sample.facts)

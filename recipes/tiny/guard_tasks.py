@@ -36,9 +36,7 @@ class Turn:
 
 def sample_of(turn: Turn, image: bool) -> Sample:
     """The turn as the toolkit puts it."""
-    return Sample(
-        "", ("picture",) if image else (), turn.query, None, turn.answer, turn.rationale
-    )
+    return Sample("", ("picture",) if image else (), turn.query, None, turn.answer, turn.rationale)
 
 
 def looks(rng: random.Random, scene: Scene) -> list[Turn]:

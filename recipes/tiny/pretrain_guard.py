@@ -172,7 +172,9 @@ class Batches(IterableDataset):
                 name: torch.tensor([r[i] + [fill] * (length - len(r[i])) for r in rows])
                 for i, (name, fill) in enumerate((("ids", 0), ("labels", -100), ("rules", 0)))
             }
-            batch["mask"] = torch.tensor([[1] * len(r[0]) + [0] * (length - len(r[0])) for r in rows])
+            batch["mask"] = torch.tensor(
+                [[1] * len(r[0]) + [0] * (length - len(r[0])) for r in rows]
+            )
             yield {"kind": kind, "own": own, "picks": picks, **batch}
 
     def row(self, rng, kind, found):
