@@ -26,7 +26,8 @@ def check(root: Path) -> list[str]:
 
     Checked: every file against its hash in the card, no file missing or left over; every picture
     decodes; every row reads, its policy exists and its answer is one of the policy's cases; no
-    picture in two splits, by name or by content; counts; and every answer derived again by the
+    picture in two splits, by name or by content (`views` of the card says which splits are parts of
+    others); counts; and every answer derived again by the
     builder's own `verify`.
     """
     folder = DataFolder(Path(root))
@@ -57,6 +58,8 @@ def check(root: Path) -> list[str]:
     for split in sorted(expected.keys() - set(folder.splits)):
         problems.append(f"{folder.root / split}.jsonl: split of the card is missing; restore it")
     owner: dict[str, tuple[str, str]] = {}
+    views = card.get("views", {})
+    views = views if isinstance(views, dict) else {}
     for split in folder.splits:
         try:
             samples = folder.read(split)
@@ -69,7 +72,8 @@ def check(root: Path) -> list[str]:
         for number, sample in enumerate(samples, 1):
             policy = None if sample.policy is None else policies[sample.policy]
             problems += [f"{where}:{number}: {text}" for text in _row(sample, policy, derive)]
-            problems += _shared(folder.root, sample, split, f"{where}:{number}", hashes, owner)
+            side = str(views.get(split, split))
+            problems += _shared(folder.root, sample, side, f"{where}:{number}", hashes, owner)
     return problems
 
 

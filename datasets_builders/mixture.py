@@ -86,15 +86,24 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
                 rows[f"{split}_{name}"] = own
                 rows.setdefault(split, []).extend(own)
         for split, samples in rows.items():
-            if split.rpartition("_")[2] not in parts:
+            if not _is_view(split, parts):
                 random.Random(f"{seed}/{split}").shuffle(samples)
             write_split(root, split, samples)
         write_policies(root, policies)
         shutil.rmtree(root / ".work", ignore_errors=True)
         about = f"A mixture of {', '.join(parts)}; `<split>_<part>` holds the rows of one part."
-        extra = {"parts": sources}
+        views = {split: _whole(split, parts) for split in rows if _is_view(split, parts)}
+        extra = {"parts": sources, "views": views}
         seal(root, builder=BUILDER, args=args, seed=seed, about=about, extra=extra)
     return DataFolder(Path(out))
+
+
+def _is_view(split: str, parts: Mapping[str, Any]) -> bool:
+    return any(split.endswith(f"_{part}") for part in parts)
+
+
+def _whole(split: str, parts: Mapping[str, Any]) -> str:
+    return next(split.removesuffix(f"_{p}") for p in parts if split.endswith(f"_{p}"))
 
 
 def _parse(args: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:

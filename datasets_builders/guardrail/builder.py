@@ -163,7 +163,7 @@ class Guardrail:
             if arguments.override:
                 rows = self._asked_of_all(work, "override", arguments.override, self.later)
                 for row in rows:
-                    yield replace(row, policy=f"override/{row.policy.removesuffix('-2')}")
+                    yield replace(row, policy=f"override/{str(row.policy).removesuffix('-2')}")
             return
         yield from self._made(work, "train_cot_new", arguments.train_cot, self.later)
         yield from self._changes(work, arguments.update)

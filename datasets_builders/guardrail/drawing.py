@@ -24,7 +24,7 @@ class Scene:
     place: str
     people: str
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str | int]:
         """For `facts`."""
         return asdict(self)
 

@@ -84,7 +84,7 @@ def random_rules(rng: random.Random, shown: list[str], most: int) -> RuleSet:
         found += _chain(rng, group)
     found = found[:most]
     found.append(Rule("", "", when={}, outcome=outcome(rng)))
-    # Numbers come in order, with a gap or an inserted one at times, as in policies that were edited.
+    # In order, at times with a gap or an inserted one, as in policies that were edited.
     numbers, number = [], 0
     for _ in found:
         if number and rng.random() < 0.05:
@@ -145,7 +145,7 @@ def text(rng: random.Random, name: str, rules: RuleSet) -> str:
         lines.append("Each picture gets a decision, a category, and a severity from 0 to 3.")
     lines.append("The rules are tried in their order; the first one that holds decides.\n")
     for number, rule in enumerate(rules.rules):
-        if number and rng.random() < 0.2 or not number:
+        if not number or rng.random() < 0.2:
             lines.append(f"\n## {rng.choice(HEADINGS)}\n")
         when = f"If {all_in_words(rule.when)}" if rule.when else "Otherwise"
         lines.append(f"- **{rule.id}.** {when}, the response is `{rule.outcome}`.")

@@ -6,8 +6,8 @@ Read top to bottom: pictures -> tokenizer -> weights taken over -> batches -> ph
 1. `vision`: the tower learns, for each visual token, which item or person covers it and which place
    it belongs to, dense labels from the drawing; CLEVR pictures beside keep up what it knows.
 2. `scenes`: the whole model learns to say what the pictures show.
-3. `rules`: random policies (guard_tasks.py) in context, applied to several pictures each, tried rule
-   by rule; with dense labels the second layer learns of which rule each token of a policy is part.
+3. `rules`: random policies (guard_tasks.py) in context, applied to several pictures each, tried
+   rule by rule; with dense labels the second layer learns of which rule each token is part.
 CLEVR's tasks go on in all phases. It never meets the policies of the package.
 """
 
