@@ -23,6 +23,8 @@ from trimpi.prompt import render_target
 from trimpi.sample import Completion, DataFolder, Sample
 
 CARD, README, IDENTITY = "card.json", "README.md", ".building.json"
+WORK = ".work"
+"""What is drawn while a data set is built, below the folder that becomes it."""
 
 NearMisses = Callable[[Sample], Iterable[str]]
 
@@ -64,7 +66,8 @@ def _staged(out: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
     try:
         yield aside.resolve()
     except UserError:
-        if not (aside / "images").is_dir():
+        drawn = (file for name in ("images", WORK) for file in (aside / name).rglob("*"))
+        if not any(file.is_file() for file in drawn):
             shutil.rmtree(aside, ignore_errors=True)
         raise
     (aside / IDENTITY).unlink()

@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from datasets_builders.base import (
+    WORK,
     check_gold,
     code_digest,
     hash_file,
@@ -37,6 +38,7 @@ from datasets_builders.base import (
 from datasets_builders.cot import CotReport, Generate, forward_cot, reverse_cot
 from datasets_builders.coverage import coverage
 from datasets_builders.dealing import deal, text_key
+from datasets_builders.generators import Resolved
 from datasets_builders.pictures import save
 from trimpi.errors import UserError
 from trimpi.grading import Grader
@@ -48,6 +50,8 @@ MOST_TOLD = 50
 """Faults that are told one by one."""
 
 Cot = Literal["forward", "reverse"]
+COT = {"forward": "forward, filtered by the grader", "reverse": "reverse"}
+"""What the card says of rationales by a model."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,11 @@ class Domain(Protocol):
         ...
 
     def policies(self, work: Path) -> Mapping[str, Policy]:
-        """The policies by id; `work` is a folder for what is drawn, kept until a build is done."""
+        """The policies by id.
+
+        `work` is a folder for what is drawn; it lasts until the build is done, over interruptions,
+        and a picture drawn there keeps its place below `images/` (or `policies/images/`).
+        """
         ...
 
     def examples(self, work: Path) -> Iterable[Example]:
@@ -98,7 +106,7 @@ def build_domain(
     seed: int,
     splits: Mapping[str, float] = SHARES,
     cot: Cot | None = None,
-    generate: Generate | None = None,
+    generate: Resolved | Generate | None = None,
     cot_tokens: int = 512,
     cot_attempts: int = 4,
     code: str | None = None,
@@ -118,7 +126,7 @@ def build_domain(
         splits: share of each split, for examples that name none.
         cot: a model's rationales for `train_cot`: "forward" solves the rows, "reverse" explains
             the gold answers; needs `generate`.
-        generate: the model behind a function (`datasets_builders.generators`).
+        generate: the model behind a function, or what `datasets_builders.generators` resolves.
         cot_tokens: most new tokens of a rationale.
         cot_attempts: forward: completions drawn for a row before it is dropped.
         code: `__file__` of the builder, so that pictures of other code are not taken over.
@@ -132,7 +140,7 @@ def build_domain(
     digest = code_digest(code or __file__)
     identity = {"builder": builder, "args": dict(args), "seed": seed, "code": digest}
     with staged(Path(out), identity) as root:
-        work = root / ".work"
+        work = root / WORK
         work.mkdir(exist_ok=True)
         policies = {
             name: _own_pictures(root, name, policy)
@@ -141,13 +149,17 @@ def build_domain(
         examples = list(domain.examples(work))
         moved = list(getattr(domain, "override", lambda work: ())(work))
         rows = _rows(root, examples, moved, policies, splits, seed)
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = dict(extra or {})
         if cot is not None and generate is not None and "train_cot" in rows:
+            model = generate.generate if isinstance(generate, Resolved) else generate
             rows["train_cot"], report = _reasoned(
-                cot, rows["train_cot"], policies, domain.grader, generate, cot_tokens,
-                cot_attempts, seed,
+                cot, rows["train_cot"], policies, domain.grader, model, cot_tokens, cot_attempts,
+                seed,
             )  # fmt: skip
-            told = {"cot": cot, "cot_report": report.to_json()}
+            told |= {"cot": COT[cot], f"{cot}_cot": report.to_json()}
+            if isinstance(generate, Resolved):
+                told["generator"] = generate.about()
+            _drop_unused(root, rows)
         near = getattr(domain, "near_misses", lambda sample: ())
         for split, samples in rows.items():
             check_gold(samples, domain.grader, near)
@@ -160,14 +172,7 @@ def build_domain(
         if finish is not None:
             finish(root)
         shutil.rmtree(work, ignore_errors=True)
-        seal(
-            root,
-            builder=builder,
-            args=args,
-            seed=seed,
-            about=about,
-            extra={**told, **(extra or {})},
-        )
+        seal(root, builder=builder, args=args, seed=seed, about=about, extra=told)
     return DataFolder(Path(out))
 
 
@@ -186,6 +191,7 @@ def _rows(
     chosen = _splits(examples, shares, seed, problems)
     rows: dict[str, list[Sample]] = {}
     taken: set[tuple[str, str]] = set()
+    saved: dict[tuple[str, Path], Path] = {}
     pairs = [*zip(examples, chosen, strict=True), *((row, "override") for row in moved)]
     for number, (example, split) in enumerate(pairs, 1):
         name = example.id or f"{split}-{len(rows.get(split, ())):06d}"
@@ -199,7 +205,11 @@ def _rows(
         paths = []
         for index, picture in enumerate(example.images):
             try:
-                paths.append(str(save(root, picture, f"images/{split}/{name}-{index}")))
+                place = saved.get((split, picture)) if isinstance(picture, Path) else None
+                place = place or save(root, picture, f"{split}/{name}-{index}")
+                if isinstance(picture, Path):
+                    saved[split, picture] = place
+                paths.append(str(place))
             except UserError as error:
                 problems.append(f"{where}: {error}")
         sample = Sample(
@@ -266,12 +276,20 @@ def _reasoned(
     )
 
 
+def _drop_unused(root: Path, rows: Mapping[str, Sequence[Sample]]) -> None:
+    """Remove pictures of rows that got no rationale."""
+    used = {image for samples in rows.values() for sample in samples for image in sample.images}
+    for file in (root / "images").rglob("*"):
+        if file.is_file() and str(file) not in used:
+            file.unlink()
+
+
 def _own_pictures(root: Path, name: str, policy: Policy) -> Policy:
     """The policy with its pictures below `root`."""
     parts: list[Part] = []
     for index, part in enumerate(policy.parts):
         if isinstance(part, ImagePart):
-            saved = save(root, Path(part.path), f"policies/images/{name}/{index}")
+            saved = save(root, Path(part.path), f"{name}/{index}", "policies/images")
             part = ImagePart(str(saved))
         parts.append(part)
     return replace(policy, parts=tuple(parts))

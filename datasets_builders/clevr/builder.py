@@ -7,20 +7,11 @@ policy*. Splits never share a picture, and crops come from pictures of no split.
 """
 
 import random
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets_builders.base import (
-    check_gold,
-    code_digest,
-    seal,
-    staged,
-    write_policies,
-    write_split,
-)
 from datasets_builders.clevr import wording
 from datasets_builders.clevr.arguments import Arguments, parse
 from datasets_builders.clevr.crops import Crop, Value
@@ -29,8 +20,8 @@ from datasets_builders.clevr.pictures import Studio
 from datasets_builders.clevr.render import save_png
 from datasets_builders.clevr.sources import Drawn, Found, Source
 from datasets_builders.clevr.tree import Node, Tree, grow
-from datasets_builders.cot import forward_cot
-from datasets_builders.generators import Resolved, resolve_generate
+from datasets_builders.domain import Example, build_domain
+from datasets_builders.generators import resolve_generate
 from datasets_builders.parallel import progress_bar
 from trimpi.errors import UserError
 from trimpi.policy import Policy
@@ -91,39 +82,87 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
     generator = None
     if arguments.generate:
         generator = resolve_generate(arguments.generate, progress=progress)
-    content = arguments.content(generator and generator.args)
-    out = Path(out)
-    identity = {"card": content, "seed": seed, "code": code_digest(__file__)}
-    with staged(out, identity) as root:
-        drafts = draft_policies(seed, arguments)
-        with_override = "override" in arguments.rows
-        new = redraft(seed, arguments, drafts) if with_override else []
-        source = _source(root, seed, arguments)
-        everyone = drafts + new
-        crops = source.crops(_shown_values(everyone)) if arguments.variant == "M" else {}
-        policies = {draft.id: _write(root, seed, draft, crops) for draft in everyone}
+    return build_domain(
+        Path(out),
+        Clevr(arguments, seed, progress),
+        builder=BUILDER,
+        args=arguments.content(generator and generator.args),
+        seed=seed,
+        code=__file__,
+        cot="forward" if generator is not None else None,
+        generate=generator,
+        cot_tokens=arguments.cot_tokens,
+        cot_attempts=arguments.cot_attempts,
+        about=_about(arguments),
+        extra={"cot": "gold walk"},
+    )
+
+
+class Clevr:
+    """The domain: random trees in words, and pictures that take each path of theirs in turn."""
+
+    grader = staticmethod(grade)
+
+    def __init__(self, arguments: Arguments, seed: int, progress: bool) -> None:
+        self.arguments, self.seed, self.progress = arguments, seed, progress
+        self.drafts = draft_policies(seed, arguments)
+        self.new = redraft(seed, arguments, self.drafts) if "override" in arguments.rows else []
+        self.written: dict[str, Policy] = {}
+
+    def policies(self, work: Path) -> Mapping[str, Policy]:
+        """All policies, those for overriding too; crops are collected first."""
+        self.source = _source(work, self.seed, self.arguments)
+        everyone = self.drafts + self.new
+        shown = _shown_values(everyone)
+        crops = self.source.crops(shown) if self.arguments.variant == "M" else {}
+        self.written = {draft.id: _write(work, self.seed, draft, crops) for draft in everyone}
+        return self.written
+
+    def examples(self, work: Path) -> Iterator[Example]:
+        """All rows, split by split, while their pictures are drawn."""
+        arguments = self.arguments
         total = sum(arguments.rows.values()) * arguments.policies
         with progress_bar("rows") as bar:
-            bar.disable = not progress
+            bar.disable = not self.progress
             task = bar.add_task("ClevrPolicy", total=total)
-            splits: dict[str, list[Sample]] = {}
             for split, count in arguments.rows.items():
-                splits[split] = []
-                group = new if split == "override" else drafts
-                for sample in _samples(root, seed, split, count, group, drafts, source, arguments):
-                    splits[split].append(sample)
+                for example in self._rows(work, split, count):
+                    yield example
                     bar.update(task, advance=1, description=split)
-        extra = _forward(seed, splits, policies, arguments, generator)
-        for split, samples in splits.items():
-            check_gold(samples, grade, lambda sample: near_misses(sample, policies))
-            write_split(root, split, samples)
-        write_policies(root, policies)
-        shutil.rmtree(root / ".work", ignore_errors=True)
-        if with_override:
-            extra["override_same_answer"] = _share_kept(splits["override"])
-        about = _about(arguments)
-        seal(root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra)
-    return DataFolder(out)
+
+    def near_misses(self, sample: Sample) -> list[str]:
+        """See the function of this name."""
+        return near_misses(sample, self.written)
+
+    def _rows(self, work: Path, split: str, rows: int) -> Iterator[Example]:
+        """Rows of a split, the policies taking turns."""
+        group = self.new if split == "override" else self.drafts
+        pictures = self.source.pictures(split, [draft.tree for draft in group], rows)
+        for index, picture in enumerate(pictures):
+            number = index % len(group)
+            draft = group[number]
+            path, case = draft.tree.decide(picture.scene["objects"])
+            facts: dict[str, Any] = {
+                "scene": picture.scene,
+                "path": [step._asdict() for step in path],
+                "rules": [step.condition for step in path],
+                "depth": self.arguments.depth,
+                "variant": self.arguments.variant,
+            }
+            if split == "override":
+                _, before = self.drafts[number].tree.decide(picture.scene["objects"])
+                facts["original_answer"] = wording.answer(before)
+            rng = random.Random(f"{self.seed}/query/{split}/{index}")
+            yield Example(
+                id=f"{split}-{index:06d}",
+                images=(work / picture.file,),
+                query=wording.query(rng, draft.name),
+                policy=draft.id,
+                answer=wording.answer(case),
+                rationale=None if split == "train" else wording.rationale(path, case),
+                facts=facts,
+                split=split,
+            )
 
 
 def _check_seed(seed: Any) -> None:
@@ -184,28 +223,28 @@ def _shown_values(drafts: list[Draft]) -> set[Value]:
     }
 
 
-def _source(root: Path, seed: int, arguments: Arguments) -> Source:
+def _source(work: Path, seed: int, arguments: Arguments) -> Source:
     if arguments.source is None:
         studio = Studio(
             seed,
             arguments.look,
             arguments.object_range,
-            root,
+            work,
             arguments.renderer,
             arguments.samples,
         )
         return Drawn(studio, arguments.processes)
     size = (arguments.width, arguments.height) if arguments.width and arguments.height else None
-    return Found(Path(arguments.source), root, seed, arguments.rows, size)
+    return Found(Path(arguments.source), work, seed, arguments.rows, size)
 
 
-def _write(root: Path, seed: int, draft: Draft, crops: Mapping[Value, list[Crop]]) -> Policy:
+def _write(work: Path, seed: int, draft: Draft, crops: Mapping[Value, list[Crop]]) -> Policy:
     rng = random.Random(f"{seed}/wording/{draft.id}")
 
     def crop(node: Node) -> str:
         if node.condition not in draft.shown:
             return ""
-        file = root / "policies" / "images" / draft.id / f"{node.condition}.png"
+        file = work / "policies" / draft.id / f"{node.condition}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         save_png(rng.choice(crops[node.attribute, node.value]).image, file)
         return str(file)
@@ -215,86 +254,12 @@ def _write(root: Path, seed: int, draft: Draft, crops: Mapping[Value, list[Crop]
     return replace(policy, metadata={**policy.metadata, "cases": cases})
 
 
-def _samples(
-    root: Path,
-    seed: int,
-    split: str,
-    rows: int,
-    group: list[Draft],
-    originals: list[Draft],
-    source: Source,
-    arguments: Arguments,
-) -> Iterator[Sample]:
-    """Rows of a split, the policies taking turns."""
-    pictures = source.pictures(split, [draft.tree for draft in group], rows)
-    for index, picture in enumerate(pictures):
-        number = index % len(group)
-        draft = group[number]
-        path, case = draft.tree.decide(picture.scene["objects"])
-        facts: dict[str, Any] = {
-            "scene": picture.scene,
-            "path": [step._asdict() for step in path],
-            "depth": arguments.depth,
-            "variant": arguments.variant,
-        }
-        if split == "override":
-            _, before = originals[number].tree.decide(picture.scene["objects"])
-            facts["original_answer"] = wording.answer(before)
-        yield Sample(
-            id=f"{split}-{index:06d}",
-            images=(str(root / picture.file),),
-            query=wording.query(random.Random(f"{seed}/query/{split}/{index}"), draft.name),
-            policy=draft.id,
-            answer=wording.answer(case),
-            rationale=None if split == "train" else wording.rationale(path, case),
-            facts=facts,
-        )
-
-
-def _forward(
-    seed: int,
-    splits: dict[str, list[Sample]],
-    policies: Mapping[str, Policy],
-    arguments: Arguments,
-    generator: Resolved | None,
-) -> dict[str, Any]:
-    """Put a model's rationales in place of the gold walks of train_cot, where asked for."""
-    if generator is None or "train_cot" not in splits:
-        return {"cot": "gold walk"}
-    asked = splits["train_cot"]
-    kept, report = forward_cot(
-        asked,
-        policies,
-        generator.generate,
-        grade,
-        max_new_tokens=arguments.cot_tokens,
-        attempts=arguments.cot_attempts,
-        seed=seed,
-    )
-    used = {image for sample in kept for image in sample.images}
-    for sample in asked:
-        for image in sample.images:
-            if image not in used:
-                Path(image).unlink(missing_ok=True)
-    splits["train_cot"] = kept
-    return {
-        "cot": "forward, filtered by the grader",
-        "generator": generator.about(),
-        "forward_cot": report.to_json(),
-    }
-
-
 def near_misses(sample: Sample, policies: Mapping[str, Policy]) -> list[str]:
     """Answers that must not pass: the next case of the policy, and the gold number changed."""
     cases = policies[sample.policy or ""].metadata["cases"]
     other = cases[(cases.index(sample.answer) + 1) % len(cases)]
     number = sample.answer.removeprefix("Case ")
     return [other, f"{sample.answer}0", f"Case 1{number}", number]
-
-
-def _share_kept(samples: list[Sample]) -> float:
-    same = sum(sample.answer == sample.facts["original_answer"] for sample in samples)
-    return round(same / len(samples), 4)
 
 
 def _about(arguments: Arguments) -> str:

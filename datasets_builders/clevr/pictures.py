@@ -137,11 +137,11 @@ def label(scene: Scene, split: str, index: int, file: str) -> Scene:
 def draw_all(studio: Studio, orders: Sequence[Order], workers: int) -> Iterator[list[Scene]]:
     """Draw all pictures of one split; yields scenes in order, a chunk at a time.
 
-    Each finished chunk is recorded below `.work`, which lets an interrupted build skip it.
+    Each finished chunk is recorded below `scenes`, which lets an interrupted build skip it.
     """
     chunks = [tuple(orders[start : start + CHUNK]) for start in range(0, len(orders), CHUNK)]
     batches = [
-        _Batch(studio, chunk, studio.root / ".work" / f"{chunk[0].split}-{number:06d}.json")
+        _Batch(studio, chunk, studio.root / "scenes" / f"{chunk[0].split}-{number:06d}.json")
         for number, chunk in enumerate(chunks)
     ]
     return spread(_draw_batch, batches, workers)

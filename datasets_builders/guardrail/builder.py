@@ -207,7 +207,7 @@ class Guardrail:
                 yield self._example("update", new, scene, age, picture, old)
 
     def _draw(self, work: Path, name: str, scene: Scene) -> Path:
-        file = work / "pictures" / f"{name}.png"
+        file = work / f"{name}.png"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             rng = random.Random(f"{self.seed}/picture/{name}")

@@ -105,19 +105,19 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None
     process = subprocess.Popen([sys.executable, "-c", code, str(out), json.dumps(args)])
     work = tmp_path / ".killed.partial" / ".work"
     deadline = time.monotonic() + 60
-    while not list(work.glob("train-*.json")) and time.monotonic() < deadline:
+    while not list(work.glob("scenes/train-*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert not out.exists()
-    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / ".killed.partial").rglob("*.png")}
+    kept = {file: file.stat().st_mtime_ns for file in work.rglob("*.png")}
     assert kept
     resumed = build(out, seed=5, progress=False, **args)
     assert resumed.card == whole.card
     untouched = [
         file
         for file, written in kept.items()
-        if (out / file.relative_to(tmp_path / ".killed.partial")).stat().st_mtime_ns == written
+        if (out / file.relative_to(work)).stat().st_mtime_ns == written
     ]
     assert len(untouched) >= 16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
