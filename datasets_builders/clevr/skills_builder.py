@@ -6,22 +6,15 @@ in the prompt. Scored before and after internalization, it gives the forgetting 
 """
 
 import random
-import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from datasets_builders.base import (
-    check_gold,
-    code_digest,
-    seal,
-    staged,
-    write_policies,
-    write_split,
-)
 from datasets_builders.clevr import skills
 from datasets_builders.clevr.arguments import PROFILES
-from datasets_builders.clevr.pictures import Order, Studio, draw_all
+from datasets_builders.clevr.pictures import Order, Scene, Studio, draw_all
+from datasets_builders.domain import Example, build_domain
 from datasets_builders.parallel import processors, progress_bar
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
@@ -85,49 +78,64 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
     plan(seed=seed, **args)
     arguments = Arguments(**args | {"tasks": tuple(args.get("tasks", Arguments.tasks))})
     content = {"rows": arguments.rows, "tasks": list(arguments.tasks), "profile": arguments.profile}
-    profile = PROFILES[arguments.profile]
-    total = arguments.rows * len(arguments.tasks)
-    identity = {"builder": BUILDER, "args": content, "seed": seed, "code": code_digest(__file__)}
-    with staged(Path(out), identity) as root:
-        studio = Studio(seed, profile, (profile.min_objects, profile.max_objects), root)
+    return build_domain(
+        Path(out),
+        Skills(arguments, seed, progress),
+        builder=BUILDER,
+        args=content,
+        seed=seed,
+        code=__file__,
+        about="General skills on CLEVR pictures, to be scored before and after internalization.",
+    )
+
+
+class Skills:
+    """The domain: tasks that take turns, each on a picture of its own."""
+
+    grader = staticmethod(exact_answer)
+
+    def __init__(self, arguments: Arguments, seed: int, progress: bool) -> None:
+        self.arguments, self.seed, self.progress = arguments, seed, progress
+        self.drawn: list[tuple[str, Scene, skills.Task]] = []
+
+    def policies(self, work: Path) -> Mapping[str, Policy]:
+        """Draws all pictures; the random policies of tasks that have one, by the row's id."""
+        arguments, profile = self.arguments, PROFILES[self.arguments.profile]
+        studio = Studio(self.seed, profile, (profile.min_objects, profile.max_objects), work)
+        total = arguments.rows * len(arguments.tasks)
         orders = [Order("skills", i, (), f"images/test/{i:06d}.png") for i in range(total)]
-        scenes: list[dict[str, Any]] = []
         with progress_bar("pictures") as bar:
-            bar.disable = not progress
+            bar.disable = not self.progress
             job = bar.add_task("skills", total=total, rate="")
             for chunk in draw_all(studio, orders, arguments.workers or processors()):
-                scenes += chunk
+                for scene in chunk:
+                    index = len(self.drawn)
+                    kind = arguments.tasks[index % len(arguments.tasks)]
+                    task = skills.draw(random.Random(f"{self.seed}/skills/{index}"), kind, scene)
+                    self.drawn.append((f"{kind}-{index:06d}", scene, task))
                 bar.update(job, advance=len(chunk))
-        policies: dict[str, Policy] = {}
-        samples = []
-        for index, (order, scene) in enumerate(zip(orders, scenes, strict=True)):
-            kind = arguments.tasks[index % len(arguments.tasks)]
-            task = skills.draw(random.Random(f"{seed}/skills/{index}"), kind, scene)
-            name = None
-            if task.policy is not None:
-                name = f"{kind}-{index:06d}"
-                policies[name] = task.policy
-            samples.append(
-                Sample(
-                    id=f"{kind}-{index:06d}",
-                    images=(str(root / order.file),) if task.needs_picture else (),
-                    query=task.query,
-                    policy=name,
-                    answer=task.answer,
-                    rationale=task.rationale,
-                    facts={
-                        "task": kind,
-                        "target": "cot" if task.rationale else "answer",
-                        "scene": scene,
-                    },
-                )
+        return {name: task.policy for name, _, task in self.drawn if task.policy is not None}
+
+    def examples(self, work: Path) -> Iterator[Example]:
+        """A row for each task."""
+        for index, (name, scene, task) in enumerate(self.drawn):
+            kind = name.rpartition("-")[0]
+            picture = work / "images" / "test" / f"{index:06d}.png"
+            yield Example(
+                id=name,
+                images=(picture,) if task.needs_picture else (),
+                query=task.query,
+                policy=name if task.policy is not None else None,
+                answer=task.answer,
+                rationale=task.rationale,
+                facts={
+                    "task": kind,
+                    "target": "cot" if task.rationale else "answer",
+                    "scene": scene,
+                },
+                split="test",
             )
-            if not task.needs_picture:
-                (root / order.file).unlink(missing_ok=True)
-        shutil.rmtree(root / ".work", ignore_errors=True)
-        check_gold(samples, exact_answer, lambda sample: (sample.answer + "x",))
-        write_policies(root, policies)
-        write_split(root, "test", samples)
-        about = "General skills on CLEVR pictures, to be scored before and after internalization."
-        seal(root, builder=BUILDER, args=content, seed=seed, about=about)
-    return DataFolder(Path(out))
+
+    def near_misses(self, sample: Sample) -> Iterable[str]:
+        """An answer with a letter more."""
+        return (sample.answer + "x",)
