@@ -29,7 +29,12 @@ def readable(error: Any, data: Any, root: Any) -> list[tuple[str, str]]:
         return [(key, line) for line in str(error["ctx"]["error"]).splitlines()]
     message = error["msg"].removeprefix("Input ").removeprefix("String ").strip()
     message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
-    message = message.replace("a valid mapping", "a mapping").removeprefix("Mapping ")
+    message = message.replace("a valid mapping", "a mapping").removesuffix(
+        " or object to extract fields from"
+    )
+    if kind == "too_short":
+        least = error["ctx"]["min_length"]
+        message = f"should have at least {least} {'entry' if least == 1 else 'entries'}"
     if kind == "string_pattern_mismatch":
         named = error["ctx"]["pattern"] == MODULE_NAME
         rule = "be 'package.module:name'" if named else "begin with a letter or digit and hold "
