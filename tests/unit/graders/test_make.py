@@ -1,6 +1,7 @@
 """What a recipe may say of a grader: all faults at once, and what makes it another one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
 from trimpi.recipe import Recipe
-from trimpi.recipe_file import dump_recipe, load_recipe, recipe_schema
+from trimpi.recipe_file import dump_recipe, load_recipe, parse_yaml, recipe_schema
 from trimpi.sample import Completion, Sample, Score
 
 HERE = __name__
@@ -186,3 +187,14 @@ def test_the_schema_knows_declarations() -> None:
     schema = json.loads(json.dumps(recipe_schema()))
     assert "options" in schema["$defs"]["ChoiceConfig"]["properties"]
     assert len(schema["properties"]["grader"]["oneOf"]) == 6
+
+
+def test_the_examples_of_the_documentation() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "graders.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    specs = [parse_yaml(block, "docs")[0]["grader"] for block in blocks]
+    made = [make_grader(spec).name for spec in specs if not isinstance(spec, str)]
+    assert made == ["choice", "number", "regex", "json"]
+    choice = make_grader(specs[2])
+    sample = Sample("s", (), "?", None, "B")
+    assert choice(sample, Completion("s", "\\boxed{Answer: b)}")).value == 1
