@@ -14,6 +14,7 @@ from trimpi.graders.reward_function import RewardGrader
 MadeGrader = NamedGrader | RewardGrader | AnswerGrader | JsonGrader
 """A `trimpi.grading.Grader` with `name`, `identity`, `about` and `check()`."""
 
+_SPEC: TypeAdapter[Any] = TypeAdapter(Grading)
 EXACT = "trimpi.grading:exact_answer"
 
 
@@ -29,7 +30,7 @@ def make_grader(spec: str | Mapping[str, Any] | GraderConfig, where: str = "grad
         UserError: all that is wrong with it, one line each.
     """
     try:
-        found = TypeAdapter(Grading).validate_python(spec)
+        found = _SPEC.validate_python(spec)
     except ValidationError as error:
         lines = [
             f"{where}{key}: {fault}"
