@@ -13,8 +13,9 @@ import argparse
 from statistics import mean
 
 from datasets_builders.gta.calls import Call, parse_call
-from datasets_builders.gta.scoring import Similarity, lexical_similarity, score_call
+from datasets_builders.gta.scoring import Similarity, score_call
 from trimpi.errors import UserError
+from trimpi.graders.likeness import lexical_similarity
 
 DEFAULTS = {"GoogleSearch": {"k": 10}, "TextToBbox": {"top1": True}, "AddText": {"color": "red"}}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from trimpi import __version__
 from trimpi.errors import UserError
-from trimpi.grading import Grader
+from trimpi.grading import Grader, checked_score
 from trimpi.lock import held
 from trimpi.policy import Policy
 from trimpi.prompt import render_target
@@ -113,7 +113,12 @@ def check_gold(samples: Iterable[Sample], grader: Grader, near_misses: NearMisse
     """
     problems = []
     for sample in samples:
-        gold = grader(sample, Completion(sample.id, render_target(sample, "answer")))
+        rendered = Completion(sample.id, render_target(sample, "answer"))
+        try:
+            gold = checked_score(grader, sample, rendered)
+        except UserError as error:
+            problems += str(error).splitlines()
+            continue
         if gold.value != 1.0:
             problems.append(
                 f"{sample.id}: gold answer {sample.answer!r} scores {gold.value} with its own"
@@ -122,7 +127,7 @@ def check_gold(samples: Iterable[Sample], grader: Grader, near_misses: NearMisse
         for wrong in near_misses(sample):
             if wrong == sample.answer:
                 continue
-            near = grader(sample, Completion(sample.id, f"\\boxed{{{wrong}}}"))
+            near = checked_score(grader, sample, Completion(sample.id, f"\\boxed{{{wrong}}}"))
             if near.value == 1.0:
                 problems.append(
                     f"{sample.id}: wrong answer {wrong!r} scores 1.0 against gold"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trimpi.errors import UserError
-from trimpi.grading import Grader
+from trimpi.grading import Grader, checked_score
 from trimpi.policy import Policy
 from trimpi.prompt import Message, build_messages, parse_response
 from trimpi.sample import Completion, Sample
@@ -100,7 +100,7 @@ def forward_cot(
         for row, answer in zip(open_rows, answers, strict=True):
             written += 1
             response = parse_response(answer.text)
-            right = grader(row, Completion(row.id, answer.text)).value == 1.0
+            right = checked_score(grader, row, Completion(row.id, answer.text)).value == 1.0
             if right and response.well_formed and response.rationale and not answer.truncated:
                 kept[row.id] = replace(row, rationale=response.rationale)
     if not kept:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from trimpi.errors import UserError
+from trimpi.graders import check_labels, make_grader
+from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
@@ -84,7 +86,8 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
         All findings; `problems` is empty when the recipe can run.
     """
     found = Findings()
-    _check_functions(recipe, found)
+    grader = _check_grader(recipe, found)
+    _check_diagnose(recipe, found)
     model = _check_model(recipe, estimates, found)
     data = _check_data(recipe.data, "data", run / "data", found)
     if recipe.evaluation.skills is not None:
@@ -105,10 +108,10 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
         # Pictures of a folder that the recipe built were whole then; opening all takes minutes.
         pictures = estimates or recipe.data.folder is not None
         with found.noting():
-            check_rows(recipe, data, pictures)
+            check_rows(recipe, data, pictures, grader)
     if estimates and model is not None and not found.problems:
         with found.noting():
-            _estimate(recipe, model, data, found)
+            _estimate(recipe, model, data, grader, found)
     if estimates and model is not None and data is not None and not found.problems:
         with found.noting():
             skills = _skills_folder(recipe, run)
@@ -116,21 +119,29 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
     return found
 
 
-def _check_functions(recipe: Recipe, found: Findings) -> None:
-    named = {"grader": (recipe.grader, 2), "evaluation.diagnose": (recipe.evaluation.diagnose, 2)}
-    for key, (name, arguments) in named.items():
-        if name is None:
-            continue
-        with found.noting():
-            function = resolve_callable(name, key)
-            try:
-                inspect.signature(function).bind(*[None] * arguments)
-            except TypeError as error:
-                raise UserError(
-                    f"{key}: {name!r} cannot be called with (sample, completion): {error}"
-                ) from None
-            if callable(check := getattr(function, "check", None)):
-                check()
+def _check_grader(recipe: Recipe, found: Findings) -> Grader | None:
+    """The grader; None where it cannot be used, which is noted."""
+    with found.noting():
+        grader = make_grader(recipe.grader, "grader")
+        grader.check()
+        return grader
+    return None
+
+
+def _check_diagnose(recipe: Recipe, found: Findings) -> None:
+    key, name = "evaluation.diagnose", recipe.evaluation.diagnose
+    if name is None:
+        return
+    with found.noting():
+        function = resolve_callable(name, key)
+        try:
+            inspect.signature(function).bind(None, None)
+        except TypeError as error:
+            raise UserError(
+                f"{key}: {name!r} cannot be called with (sample, completion): {error}"
+            ) from None
+        if callable(check := getattr(function, "check", None)):
+            check()
 
 
 def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
@@ -234,13 +245,16 @@ def _check_evaluation(recipe: Recipe, found: Findings) -> None:
                 _rows(found.rows.get("data"), split, f"evaluation.{key}")
 
 
-def check_rows(recipe: Recipe, data: DataFolder, pictures: bool = False) -> None:
+def check_rows(
+    recipe: Recipe, data: DataFolder, pictures: bool = False, grader: Grader | None = None
+) -> None:
     """Read all rows that stages and evaluation will use: fields, policies, answers.
 
     Args:
         recipe: its stages and evaluation say which rows are read.
         data: the data folder.
         pictures: also open every picture.
+        grader: what must know every answer, and score it 1; None leaves that out.
 
     Raises:
         UserError: all faults (of a split the first 20), each with its file and row.
@@ -258,6 +272,7 @@ def check_rows(recipe: Recipe, data: DataFolder, pictures: bool = False) -> None
     problems: list[str] = []
     opened: dict[str, str] = {}
     used: dict[str, str] = {}
+    graded: dict[str, int] = {}
     for name, split, limit, stage in users:
         file = data.root / f"{split}.jsonl"
         if not file.is_file() or not file.stat().st_size:
@@ -275,6 +290,9 @@ def check_rows(recipe: Recipe, data: DataFolder, pictures: bool = False) -> None
             faults += [f"{file}:{number}: {fault}" for fault in row]
             if sample.policy is not None:
                 used[sample.policy] = f"{data.root}/policies/{sample.policy}.json"
+        if grader is not None and graded.get(split, 0) < len(samples):
+            graded[split] = len(samples)
+            faults += check_labels(grader, samples, str(file))
         problems += faults[:20]
         if len(faults) > 20:
             problems.append(f"{file}: {len(faults) - 20} more problems")
@@ -332,7 +350,9 @@ def _image_fault(image: str) -> str:
     return ""
 
 
-def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findings) -> None:
+def _estimate(
+    recipe: Recipe, model: Path, data: DataFolder | None, grader: Grader | None, found: Findings
+) -> None:
     """Fill in tokens and memory."""
     from trimpi.token_estimate import longest_sequence, measure
 
@@ -340,7 +360,9 @@ def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findi
         with tempfile.TemporaryDirectory(prefix="trimpi-") as folder:
             preview = _build_preview(recipe.data, Path(folder) / "data", found)
             if preview is not None:
-                _estimate(recipe, model, preview, found)
+                with found.noting():
+                    _check_preview(recipe, preview, grader)
+                _estimate(recipe, model, preview, grader, found)
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
@@ -362,6 +384,19 @@ def _estimate(recipe: Recipe, model: Path, data: DataFolder | None, found: Findi
         memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)
         plans.append(StagePlan(plan.name, plan.schedule, training, generation, memory))
     found.stages = plans
+
+
+def _check_preview(recipe: Recipe, preview: DataFolder, grader: Grader | None) -> None:
+    """Whether the grader knows the answers that the builder gives."""
+    if grader is None:
+        return
+    asked = {stage.split for stage in recipe.stages.values()} | {recipe.evaluation.split}
+    problems = []
+    for split in sorted(asked & set(preview.splits)):
+        problems += check_labels(grader, preview.read(split), f"data: {split}.jsonl")
+    if problems:
+        more = [f"data: {len(problems) - 20} more problems"] if len(problems) > 20 else []
+        raise UserError.join([*problems[:20], *more])
 
 
 def _skills_folder(recipe: Recipe, run: Path) -> DataFolder | None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from trimpi.errors import UserError
+from trimpi.graders import make_grader
 from trimpi.quiet import quiet
 from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig
 from trimpi.resolve import resolve_callable
@@ -32,7 +33,7 @@ def run_stage(
         "data": str(data),
         "output": str(output),
         "seed": seed,
-        "grader": recipe.grader,
+        "grader": recipe.model_dump(mode="json")["grader"],
     }
     if recipe.devices == 1 and recipe.launcher is None:
         return run_job(job)
@@ -65,7 +66,7 @@ def run_job(job: dict[str, Any]) -> Path:
         data=DataFolder(Path(job["data"])),
         output=Path(job["output"]),
         seed=job["seed"],
-        grader=resolve_callable(job["grader"], "grader"),
+        grader=make_grader(job["grader"], "grader"),
     )
     try:
         return Path(run(config, inputs))

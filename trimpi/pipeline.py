@@ -17,6 +17,7 @@ from typing import Any
 from trimpi.checks import check_rows
 from trimpi.data_step import Say, minutes, prepare_data
 from trimpi.errors import UserError
+from trimpi.graders import make_grader
 from trimpi.launch import run_stage
 from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
@@ -167,7 +168,7 @@ def _evaluate_again(
 
 def _regrade(recipe: Recipe, run: Path, chain: tuple[str, ...], say: Say) -> None:
     grade_again = resolve_callable("trimpi.evaluate.runner:regrade", "evaluation")
-    grader = resolve_callable(recipe.grader, "grader")
+    grader = make_grader(recipe.grader, "grader")
     name = recipe.evaluation.diagnose
     diagnose = None if name is None else resolve_callable(name, "evaluation.diagnose")
     folders = [eval_folder(run, seed, chain) for seed in recipe.all_seeds]
@@ -184,7 +185,7 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
     model = locate(recipe.model)
     check_model_folder(model)
     data = prepare_data(recipe.data, run / "data", "data", say, overwrite)
-    check_rows(recipe, data)
+    check_rows(recipe, data, grader=make_grader(recipe.grader, "grader"))
     skills = None
     if (config := recipe.evaluation.skills) is not None:
         skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite)
@@ -209,15 +210,9 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
         "stages": [stage.model_dump(mode="json", exclude=set(NO_EFFECT)) for stage in stages],
         "model": {**model, "digest": task.model_digest},
         "data": task.data_digest,
-        "grader": _grader_identity(task.recipe),
+        "grader": make_grader(task.recipe.grader, "grader").identity,
         "seed": seed,
     }
-
-
-def _grader_identity(recipe: Recipe) -> str:
-    """The grader's name, or what it says of itself where its name is not all."""
-    grader = resolve_callable(recipe.grader, "grader")
-    return str(getattr(grader, "identity", recipe.grader))
 
 
 def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
@@ -324,7 +319,7 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     folder = eval_folder(task.run, seed, chain)
     identity = _evaluation_identity(task, seed, chain)
     name = f"evaluate {chain_name(chain)}"
-    grader = resolve_callable(task.recipe.grader, "grader")
+    grader = make_grader(task.recipe.grader, "grader")
     if begin(folder, identity, task.overwrite):
         analysis = task.recipe.evaluation.diagnose
         diagnose = analysis and resolve_callable(analysis, "evaluation.diagnose")

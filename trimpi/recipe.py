@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from trimpi.graders.config import Grading
 from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
+from trimpi.resolve import MODULE_NAME
 
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
@@ -23,7 +25,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
-MODULE_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
 KINDS = ("cpt", "sft", "rl")
@@ -295,8 +296,9 @@ class Recipe(Section):
     """Command prefix that starts a stage's processes; None with several devices is torchrun."""
     model: ModelConfig
     data: DataConfig
-    grader: ModuleName = "trimpi.grading:exact_answer"
-    """`package.module:function` (sample, completion) -> Score: reward and metric alike."""
+    grader: Grading = "trimpi.grading:exact_answer"
+    """Reward and metric alike: `package.module:name` of a grader (sample, completion) -> Score or
+    of a reward function in TRL's form, or `{type: exact|choice|number|regex|json, ...}`."""
     stages: Mapping[str, AnyStage] = Field(default_factory=dict)
     """Stages by name, in order; `kind` may be left out where the name is a kind."""
     arms: Mapping[str, tuple[str, ...]] | None = None

@@ -7,13 +7,15 @@ wrong, and for a mistyped name the nearest known one.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from trimpi.config_errors import readable
 from trimpi.errors import UserError
-from trimpi.recipe import KINDS, MODULE_NAME, Recipe
+from trimpi.graders.config import grader_problems
+from trimpi.recipe import KINDS, Recipe
 from trimpi.recipe_rules import cross_problems, did_you_mean
 from trimpi.yaml_text import parse_yaml
 
@@ -47,7 +49,7 @@ def load_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        found += [problem for item in error.errors() for problem in _readable(item, data)]
+        found += [problem for item in error.errors() for problem in _problems(item, data)]
     by_line = sorted(found, key=lambda item: _line_of(lines, item[0]))
     for key, fault in by_line:
         problems.append(f"{_origin(origins, key, str(file))}: {key}: {fault}")
@@ -134,69 +136,27 @@ def _line_of(lines: Mapping[tuple[str, ...], int], key: str) -> int:
     return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
 
 
-def _readable(error: Any, data: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _problems(error: Any, data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """One error of pydantic as (dotted key, what is wrong) pairs."""
-    loc = list(error["loc"])
+    loc, kind = list(error["loc"]), error["type"]
+    if loc[:1] == ["grader"]:
+        found = grader_problems({**error, "loc": loc[1:]}, data["grader"])
+        return [(f"grader{key}", fault) for key, fault in found]
     if len(loc) > 2 and loc[0] == "stages" and loc[2] in KINDS:
         del loc[2]  # the tag of the union, no key of the file
-    key, kind, found = ".".join(map(str, loc)), error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        known = _known_keys(loc[:-1], data)
-        return [(key, f"unknown key {loc[-1]!r}; {did_you_mean(str(loc[-1]), known)}")]
-    if kind == "missing":
-        return [(key or "recipe", "required key is missing")]
+    key = ".".join(map(str, loc))
+    if kind == "missing" and not loc:
+        return [("recipe", "required key is missing")]
     if kind == "union_tag_not_found":
         hint = did_you_mean(str(loc[-1]), KINDS)
-        return [
-            (
-                key,
-                f"unknown stage {loc[-1]!r}; {hint} Any other name needs 'kind: {'|'.join(KINDS)}'",
-            )
-        ]
+        other = f"Any other name needs 'kind: {'|'.join(KINDS)}'"
+        return [(key, f"unknown stage {loc[-1]!r}; {hint} {other}")]
     if kind == "union_tag_invalid":
         tag = error["ctx"]["tag"]
         return [(f"{key}.kind", f"unknown kind of stage {tag!r}; {did_you_mean(tag, KINDS)}")]
-    if kind == "value_error":
-        if not loc:
-            return []  # faults between parts, reported from the raw data already
-        return [(key, line) for line in str(error["ctx"]["error"]).splitlines()]
-    message = error["msg"].removeprefix("Input ").removeprefix("String ").strip()
-    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
-    if kind == "string_pattern_mismatch":
-        named = error["ctx"]["pattern"] == MODULE_NAME
-        rule = "be 'package.module:name'" if named else "begin with a letter or digit and hold "
-        message = f"should {rule}" + ("" if named else "letters, digits, '.', '_' and '-'")
-    if kind == "literal_error" and isinstance(found, str):
-        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return [(key, f"unknown value {found!r}; {did_you_mean(found, choices)}")]
-    shown = repr(found)
-    return [(key, f"{message}, found {shown if len(shown) < 60 else shown[:57] + '...'}")]
-
-
-def _known_keys(loc: Sequence[Any], data: Any) -> list[str]:
-    """Field names of the recipe section at `loc`."""
-    annotation: Any = Recipe
-    for part in loc:
-        raw, data = data, data.get(part) if isinstance(data, Mapping) else None
-        models = _models(annotation)
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        if fields:
-            annotation = fields[0].annotation
-        elif models and isinstance(raw, Mapping):  # an item of a mapping or list of sections
-            annotation = tuple(models)
-    models = _models(annotation)
-    if len(models) > 1 and isinstance(data, Mapping):
-        kind = data.get("kind", loc[-1])
-        models = [m for m in models if m.model_fields["kind"].default == kind] or models
-    return list(dict.fromkeys(name for model in models for name in model.model_fields))
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """All sections named in a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    parts = annotation if isinstance(annotation, tuple) else get_args(annotation)
-    return [model for part in parts for model in _models(part)]
+    if kind == "value_error" and not loc:
+        return []  # faults between parts, reported from the raw data already
+    return readable({**error, "loc": loc}, data, Recipe)
 
 
 def _absolute(recipe: Recipe, base: Path) -> Recipe:

@@ -8,6 +8,9 @@ from typing import Any
 from trimpi.errors import UserError
 from trimpi.recipe_rules import did_you_mean
 
+MODULE_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+"""What a name looks like."""
+
 
 def resolve(name: str, where: str) -> Any:
     """Import the object that `name` names.

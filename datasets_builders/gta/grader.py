@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from datasets_builders.gta.calls import Call, parse_call
-from datasets_builders.gta.scoring import CallScore, Similarity, lexical_similarity, score_call
+from datasets_builders.gta.scoring import CallScore, Similarity, score_call
 from trimpi.errors import UserError
+from trimpi.graders.likeness import lexical_similarity
 from trimpi.prompt import parse_response
 from trimpi.sample import Completion, Sample, Score
 

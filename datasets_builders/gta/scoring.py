@@ -5,13 +5,9 @@ and their mean, which is also the accuracy reward of RL.
 """
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from rapidfuzz import fuzz
 
 from datasets_builders.gta.boxes import overlap
 from datasets_builders.gta.calls import Call
@@ -101,21 +97,6 @@ def field_score(name: str, gold: Any, said: Any, similarity: Similarity) -> floa
     return min(max(similarity(one, other), 0.0), 1.0)
 
 
-def lexical_similarity(first: str, second: str) -> float:
-    """Likeness of two texts without a model, in [0, 1].
-
-    The mean of the F1 of their words (as bags) and of the share of characters that they have in
-    common in order (normalized Indel similarity); case, kinds of spaces and punctuation at the ends
-    of words do not count. Texts that share no word score below 0.5, equal ones 1.
-    """
-    one, other = _words(first), _words(second)
-    if not one or not other:
-        return float(one == other)
-    shared = sum((Counter(one) & Counter(other)).values())
-    words = 2 * shared / (len(one) + len(other))
-    return (words + fuzz.ratio(" ".join(one), " ".join(other)) / 100) / 2
-
-
 def _plain(value: Any) -> str | None:
     """A JSON scalar as text; None for null, lists and objects, which no field holds."""
     if isinstance(value, bool | int | float | str):
@@ -128,9 +109,3 @@ def _word(text: str) -> str:
     if re.fullmatch(r"-?\d{1,15}(\.0*)?", text):
         return str(int(text.partition(".")[0]))
     return text.casefold()
-
-
-def _words(text: str) -> list[str]:
-    found = unicodedata.normalize("NFKC", text).casefold().split()
-    stripped = (re.sub(r"^[^\w+\-*/=()\[\]{}<>]+|[^\w+\-*/=()\[\]{}<>%]+$", "", w) for w in found)
-    return [word for word in stripped if word]

@@ -9,15 +9,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "policy_file", "rules", "sample",
-                "prompt", "grading"}  # fmt: skip
+                "prompt", "grading", "graders"}  # fmt: skip
 """Modules of trimpi that a builder may import (and `trimpi` itself, for its version)."""
 
 LAYERS = {
     0: {"errors"},
     1: {"lock", "picture_file", "policy", "policy_file", "rules", "sample",
         "terminal_text", "yaml_text"},
-    2: {"group_layout", "prompt", "grading", "recipe_rules", "recipe", "recipe_file", "resolve",
-        "runs"},
+    2: {"config_errors", "graders", "group_layout", "prompt", "grading", "recipe_rules",
+        "recipe", "recipe_file", "resolve", "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate"},
@@ -97,6 +97,7 @@ def test_later_layers_import_earlier_ones(file: Path) -> None:
         "trimpi.local_generator",
         "trimpi.policy_file",
         "trimpi.recipe_file",
+        "trimpi.graders",
         "trimpi.grading",
         "trimpi.pipeline",
         "trimpi.cli",

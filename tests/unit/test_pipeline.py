@@ -210,6 +210,22 @@ def test_a_grader_with_another_model_is_another_setting(
         run_recipe(recipe(), tmp_path / "run", say=[].append)
 
 
+def test_another_declaration_of_the_grader_is_another_setting(
+    recipe: Callable[..., Recipe], log: list[str], tmp_path: Path
+) -> None:
+    def declared(*options: str) -> Recipe:
+        return recipe(grader={"type": "choice", "options": options})
+
+    run_recipe(declared("Case 1", "Case 2"), tmp_path / "run", say=[].append)
+    log.clear()
+    run_recipe(declared("Case 1", "Case 2"), tmp_path / "run", say=[].append)
+    assert log == ["report"]
+    with pytest.raises(UserError, match=r"made with other settings \(grader: "):
+        run_recipe(declared("Case 1", "Case 2", "Case 3"), tmp_path / "run", say=[].append)
+    with pytest.raises(UserError, match=r"train.jsonl:2: grader choice: row 'train-1': answer"):
+        run_recipe(declared("Case 1", "Case 3"), tmp_path / "run", say=[].append)
+
+
 def test_an_edited_split_is_other_data(
     recipe: Callable[..., Recipe], log: list[str], tmp_path: Path, data: DataFolder
 ) -> None:

@@ -17,8 +17,15 @@ from trimpi.errors import UserError
 from trimpi.evaluate import efficiency, scoring
 from trimpi.evaluate.diagnosis import Diagnose
 from trimpi.evaluate.settings import OWN_GRADERS, REASONED, Request, build_requests, expand
-from trimpi.evaluate.store import SCORES, SUMMARY, SettingFolder, prompts_digest, write_rows
-from trimpi.grading import Grader
+from trimpi.evaluate.store import (
+    COMPLETIONS,
+    SCORES,
+    SUMMARY,
+    SettingFolder,
+    prompts_digest,
+    write_rows,
+)
+from trimpi.grading import Grader, grader_identity
 from trimpi.prompt import Target
 from trimpi.recipe import EvaluationConfig, ModelConfig, Recipe
 from trimpi.resolve import resolve_callable
@@ -211,7 +218,10 @@ def graded_otherwise(folder: Path, grader: Grader, diagnose: Diagnose | None = N
             continue
         name = file.parent.name
         analysis = _fitting(diagnose, made_by["completions"])
-        wanted = (_name(OWN_GRADERS.get(name, grader)), _name(analysis) if analysis else None)
+        wanted = (
+            grader_identity(OWN_GRADERS.get(name, grader)),
+            grader_identity(analysis) if analysis else None,
+        )
         if (made_by["grader"], made_by.get("diagnose")) != wanted:
             found.append(name)
     return found
@@ -228,8 +238,8 @@ def _grade(
     made_by = folder.identity
     identity = {
         "completions": made_by,
-        "grader": _name(grader),
-        "diagnose": _name(diagnose) if diagnose else None,
+        "grader": grader_identity(grader),
+        "diagnose": grader_identity(diagnose) if diagnose else None,
         "trimpi": __version__,
     }
     file = folder.path / SUMMARY
@@ -243,10 +253,8 @@ def _grade(
             f"{folder.path}: {len(completions)} of {len(asked)} completions, or another order;"
             " run the evaluation again to complete it"
         )
-    rows = [
-        scoring.score_one(sample, completion, target, grader, diagnose)
-        for (sample, target), completion in zip(pairs, completions, strict=True)
-    ]
+    written = str(folder.path / COMPLETIONS)
+    rows = scoring.score_rows(pairs, completions, grader, diagnose, written)
     write_rows(folder.path / SCORES, rows)
     summary = {
         "setting": made_by["setting"],
@@ -258,14 +266,6 @@ def _grade(
     }
     write_json(file, summary)
     return summary
-
-
-def _name(function: Any) -> str:
-    if isinstance(identity := getattr(function, "identity", None), str):
-        return identity
-    if not hasattr(function, "__qualname__"):
-        function = type(function)  # the text of an object holds its address
-    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', function)}"
 
 
 def _run_efficiency(

@@ -6,63 +6,69 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trimpi.errors import UserError
 from trimpi.evaluate import diagnosis
 from trimpi.evaluate.diagnosis import Diagnose
 from trimpi.evaluate.statistics import wilson
-from trimpi.grading import Grader
+from trimpi.grading import Grader, checked_scores
 from trimpi.prompt import Target, parse_response
-from trimpi.sample import Completion, Sample, Score
+from trimpi.sample import Completion, Sample
 
 Row = Mapping[str, Any]
 
 
-def score_one(
-    sample: Sample,
-    completion: Completion,
-    target: Target,
+def score_rows(
+    asked: Sequence[tuple[Sample, Target]],
+    completions: Sequence[Completion],
     grader: Grader,
     diagnose: Diagnose | None = None,
-) -> dict[str, Any]:
-    """The row of scores.jsonl.
+    file: str = "completions.jsonl",
+) -> list[dict[str, Any]]:
+    """The rows of scores.jsonl.
 
-    A grader that raises leaves the completion unscored (`value` null) with the reason in `note`:
-    a fault of the grader is neither a right nor a wrong answer.
+    Args:
+        asked: the samples, each with the response format asked for.
+        completions: in the same order.
+        grader: scores a completion.
+        diagnose: error analysis of the reasoning, or None.
+        file: that the completions stand in, for messages.
 
     Raises:
-        UserError: the grader gives a value outside [0, 1], or `diagnose` fails.
+        UserError: the grader fails on a row (all of them, the first 20) or gives no score in
+            [0, 1] or None, or `diagnose` fails. A fault of the grader is neither a right nor a
+            wrong answer, and no completion that cannot be graded.
     """
-    score = _graded(sample, completion, grader)
-    row: dict[str, Any] = {
-        "id": sample.id,
-        "value": score.value,
-        "parts": dict(score.parts),
-        "note": score.note,
-        "well_formed": parse_response(completion.text, target).well_formed,
-    }
-    before = sample.facts.get("original_answer")
-    if isinstance(before, str) and before != sample.answer:
-        # override: would the answer have been right under the policy that was internalized?
-        row["original"] = _graded(replace(sample, answer=before), completion, grader).value
-    if diagnose is not None:
-        row["diagnosis"] = diagnosis.diagnose_one(diagnose, sample, completion)
-    return row
-
-
-def _graded(sample: Sample, completion: Completion, grader: Grader) -> Score:
-    try:
-        score = grader(sample, completion)
-    except UserError:
-        raise
-    except Exception as error:
-        return Score(None, note=f"grader raised {type(error).__name__}: {error}")
-    if score.value is None:
-        return score
-    if not 0 <= score.value <= 1:
-        raise UserError(
-            f"grader: sample {sample.id!r} got {score.value!r}, outside [0, 1]; mend it"
-        )
-    return replace(score, value=float(score.value))
+    samples = [sample for sample, _ in asked]
+    scores = checked_scores(grader, samples, completions, lambda row: f"{file}:{row + 1}")
+    # override: would the answer have been right under the policy that was internalized?
+    moved = [
+        (row, replace(sample, answer=before))
+        for row, sample in enumerate(samples)
+        if isinstance(before := sample.facts.get("original_answer"), str)
+        and before != sample.answer
+    ]
+    originals = checked_scores(
+        grader,
+        [sample for _, sample in moved],
+        [completions[row] for row, _ in moved],
+        lambda place: f"{file}:{moved[place][0] + 1}: facts.original_answer",
+    )
+    original = {row: score.value for (row, _), score in zip(moved, originals, strict=True)}
+    rows = []
+    for place, ((sample, target), completion) in enumerate(zip(asked, completions, strict=True)):
+        score = scores[place]
+        row: dict[str, Any] = {
+            "id": sample.id,
+            "value": score.value,
+            "parts": dict(score.parts),
+            "note": score.note,
+            "well_formed": parse_response(completion.text, target).well_formed,
+        }
+        if place in original:
+            row["original"] = original[place]
+        if diagnose is not None:
+            row["diagnosis"] = diagnosis.diagnose_one(diagnose, sample, completion)
+        rows.append(row)
+    return rows
 
 
 def accuracy(rows: Iterable[Row]) -> dict[str, Any]:

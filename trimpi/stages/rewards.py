@@ -1,12 +1,10 @@
 """The reward of RL: the recipe's grader plus a share for form, for TRL's trainer."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimpi.errors import UserError
-from trimpi.grading import Grader, format_score
+from trimpi.grading import Grader, checked_score, checked_scores, format_score
 from trimpi.sample import Completion, Sample, Score
 
 
@@ -38,6 +36,7 @@ class RolloutReward:
         lead: str = "",
         accuracy_weight: float = 1.0,
         format_weight: float = 0.5,
+        file: str = "",
     ) -> None:
         """
         Args:
@@ -48,10 +47,15 @@ class RolloutReward:
             lead: what the chat template puts before an assistant's text; cut off.
             accuracy_weight: weight of the grader's value.
             format_weight: weight of the form.
+            file: that the samples are the first rows of, for messages.
         """
         self._samples, self._grader = samples, grader
         self._tokenizer, self._stops, self._lead = tokenizer, frozenset(stops), lead
         self._accuracy_weight, self._format_weight = accuracy_weight, format_weight
+        self._where = {
+            sample.id: f"{file}:{number}" if file else ""
+            for number, sample in enumerate(samples, 1)
+        }
         self.last: list[Graded] = []
         """Verdicts of the last call, in the order of its rows."""
 
@@ -63,15 +67,23 @@ class RolloutReward:
         Raises:
             UserError: the grader failed or gave no score; names the sample.
         """
-        self.last = [
-            self.grade(self._samples[index], self._read(self._samples[index].id, ids))
-            for index, ids in zip(row, completion_ids, strict=True)
+        samples = [self._samples[index] for index in row]
+        completions = [
+            self._read(sample.id, ids) for sample, ids in zip(samples, completion_ids, strict=True)
         ]
+        scores = checked_scores(
+            self._grader, samples, completions, lambda place: self._where[samples[place].id]
+        )
+        self.last = [self._weigh(*pair) for pair in zip(scores, completions, strict=True)]
         return [graded.reward for graded in self.last]
 
     def grade(self, sample: Sample, completion: Completion) -> Graded:
         """Reward of one completion."""
-        accuracy = checked_score(self._grader, sample, completion).value
+        where = self._where[sample.id]
+        return self._weigh(checked_score(self._grader, sample, completion, where), completion)
+
+    def _weigh(self, score: Score, completion: Completion) -> Graded:
+        accuracy = score.value
         form = format_score(completion)
         if accuracy is None:
             return Graded(None, None, form, completion)
@@ -85,28 +97,3 @@ class RolloutReward:
             kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return Completion(sample_id, text.removeprefix(self._lead), len(kept), end is None)
-
-
-def checked_score(grader: Grader, sample: Sample, completion: Completion) -> Score:
-    """The grader's score.
-
-    Raises:
-        UserError: the grader raised, or returned something else than a score in [0, 1]. A reward
-            of 0 in its place would train the model on the grader's fault.
-    """
-    try:
-        score = grader(sample, completion)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"grader: failed on sample {sample.id} with {type(error).__name__}: {error}; mend the "
-            "grader (return Score(None) for what cannot be graded)"
-        ) from error
-    value = getattr(score, "value", math.nan)
-    if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise UserError(
-            f"grader: gave {score!r} for sample {sample.id}; it must return a Score with a value "
-            "in [0, 1] or None"
-        )
-    return score

@@ -133,6 +133,7 @@ def build_trainer(
         turn_of(processor).lead,
         config.accuracy_weight,
         config.format_weight,
+        file=str(inputs.data.root / f"{config.split}.jsonl"),
     )
     views = RolloutViews(samples, inputs.data, config.policy_fraction > 0)
     trainer = PolicyRolloutTrainer(

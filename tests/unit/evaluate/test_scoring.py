@@ -24,9 +24,7 @@ def boxed(name: str, answer: str) -> Completion:
 def summary_of(pairs: list[tuple[Sample, str]], grader: Any = exact_answer) -> dict[str, Any]:
     samples = [s for s, _ in pairs]
     completions = [boxed(s.id, text) for s, text in pairs]
-    rows = [
-        scoring.score_one(s, c, "answer", grader) for s, c in zip(samples, completions, strict=True)
-    ]
+    rows = scoring.score_rows([(s, "answer") for s in samples], completions, grader)
     return scoring.summarize(samples, completions, rows)
 
 
@@ -50,18 +48,23 @@ def test_all_unscored_has_no_accuracy() -> None:
     assert found["accuracy"]["value"] is None and found["accuracy"]["unscored"] == 1
 
 
-def test_a_grader_that_raises_leaves_the_row_unscored_with_the_reason() -> None:
+def test_rows_that_the_grader_fails_on_are_named_all_at_once() -> None:
     def broken(sample: Sample, completion: Completion) -> Score:
-        raise ZeroDivisionError("oops")
+        if sample.id == "2":
+            raise ZeroDivisionError("oops")
+        return Score({"1": 1.0, "3": 1.5, "4": float("nan")}[sample.id])
 
-    row = scoring.score_one(sample("1"), boxed("1", "A"), "answer", broken)
-    assert row["value"] is None and row["note"] == "grader raised ZeroDivisionError: oops"
-
-
-@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
-def test_a_value_outside_the_unit_interval_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match=r"outside \[0, 1\]"):
-        scoring.score_one(sample("1"), boxed("1", "A"), "answer", lambda s, c: Score(value))
+    with pytest.raises(UserError) as raised:
+        summary_of([(sample(name), "A") for name in "1234"], broken)
+    name = f"{__name__}:{broken.__qualname__}"
+    assert str(raised.value).splitlines() == [
+        f"completions.jsonl:2: grader {name}: row '2': failed with ZeroDivisionError: oops; mend "
+        "the grader (return Score(None) for what cannot be graded)",
+        f"completions.jsonl:3: grader {name}: row '3': gave the value 1.5, outside [0, 1]; scale "
+        "it: (value - lowest) / (highest - lowest)",
+        f"completions.jsonl:4: grader {name}: row '4': gave the value nan; it must be a number in "
+        "[0, 1], or None for what cannot be graded",
+    ]
 
 
 def test_accuracy_by_depth_and_policy() -> None:
@@ -98,10 +101,7 @@ def test_override_counts_answers_of_the_replaced_policy() -> None:
 def test_form_and_truncation_are_counted() -> None:
     samples = [sample("1"), sample("2")]
     completions = [Completion("1", "\\boxed{A}", 3), Completion("2", "A, because", 9, True)]
-    rows = [
-        scoring.score_one(s, c, "answer", exact_answer)
-        for s, c in zip(samples, completions, strict=True)
-    ]
+    rows = scoring.score_rows([(s, "answer") for s in samples], completions, exact_answer)
     found = scoring.summarize(samples, completions, rows)
     assert (found["well_formed"], found["truncated"], found["completion_tokens"]) == (0.5, 1, 6.0)
     assert found["notes"] == {"no boxed answer": 1}
@@ -139,15 +139,15 @@ def test_ids_of_any_length_are_sorted() -> None:
     assert list(found["citations"]) == ["1", "1.02", "1.10", "12", "1" * 5000, "x"]
 
 
-def test_a_grader_that_raises_for_the_replaced_answer_leaves_it_unscored() -> None:
+def test_a_grader_that_fails_on_the_replaced_answer_says_so() -> None:
     def raising(sample: Sample, completion: Completion) -> Score:
         if sample.answer == "B":
             raise ZeroDivisionError("no")
         return Score(1.0)
 
     asked = replace(sample("1"), facts={"original_answer": "B"})
-    row = scoring.score_one(asked, boxed("1", "A"), "cot", raising)
-    assert (row["value"], row["original"]) == (1.0, None)
+    with pytest.raises(UserError, match=r"jsonl:1: facts.original_answer: grader .* row '1': fail"):
+        scoring.score_rows([(asked, "cot")], [boxed("1", "A")], raising)
 
 
 def test_citations_are_in_the_order_of_their_numbers() -> None:

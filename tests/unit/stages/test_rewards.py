@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from trimpi.errors import UserError
-from trimpi.grading import exact_answer
+from trimpi.grading import checked_score, exact_answer
 from trimpi.sample import Completion, Sample, Score
-from trimpi.stages.rewards import RolloutReward, checked_score
+from trimpi.stages.rewards import RolloutReward
 
 SAMPLE = Sample("row-7", (), "?", "p", "Case 1")
 GOOD = "<think> so </think> \\boxed{Case 1}"
@@ -57,19 +57,19 @@ def test_a_grader_that_raises_names_the_sample() -> None:
     def grader(sample: Sample, completion: Completion) -> Score:
         raise KeyError("tree")
 
-    with pytest.raises(UserError, match="sample row-7 with KeyError: 'tree'"):
+    with pytest.raises(UserError, match="row 'row-7': failed with KeyError: 'tree'; mend"):
         reward(grader)([ids(GOOD)], row=[0])
 
 
-def test_the_graders_own_user_errors_pass() -> None:
+def test_the_graders_own_user_errors_name_file_and_row() -> None:
     def grader(sample: Sample, completion: Completion) -> Score:
         raise UserError("facts.scene: missing; build the data again")
 
-    with pytest.raises(UserError, match=r"^facts.scene"):
-        reward(grader)([ids(GOOD)], row=[0])
+    with pytest.raises(UserError, match=r"^train.jsonl:1: grader .*grader: row 'row-7': facts"):
+        reward(grader, file="train.jsonl")([ids(GOOD)], row=[0])
 
 
 @pytest.mark.parametrize("given", [Score(1.5), Score(float("nan")), Score("1"), 1.0, None])
 def test_what_is_no_score_is_refused(given: Any) -> None:
-    with pytest.raises(UserError, match=r"row-7.*\[0, 1\]"):
+    with pytest.raises(UserError, match=r"row 'row-7': gave .*\[0, 1\]"):
         checked_score(lambda sample, completion: given, SAMPLE, Completion("row-7", GOOD))

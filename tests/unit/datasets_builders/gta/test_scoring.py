@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets_builders.gta.calls import Call
-from datasets_builders.gta.scoring import CallScore, field_score, lexical_similarity, score_call
+from datasets_builders.gta.scoring import CallScore, field_score, score_call
+from trimpi.graders.likeness import lexical_similarity
 
 
 def score(gold: Call, said: Call | None, **defaults: Any) -> CallScore:
