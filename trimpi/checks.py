@@ -51,6 +51,8 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a builder says of its sources, and stops nothing."""
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows per split of `data` and `skills`."""
     lengths: "dict[str, Lengths]" = field(default_factory=dict)
@@ -203,6 +205,7 @@ def _check_data(config: DataConfig, key: str, folder: Path, found: Findings) -> 
             found.unchecked.append(f"{key}: {config.builder} has no plan(), so rows are not known")
         else:
             found.rows[key] = dict(planned["splits"])
+            found.notes += [f"{key}: {note}" for note in planned.get("notes", ())]
     return None
 
 

@@ -29,6 +29,8 @@ def print_findings(console: Console, findings: Findings) -> None:
                 f"{_size(plan.memory['total'])} per device ({parts})",
                 highlight=False,
             )
+    for line in findings.notes:
+        console.print(f"[yellow]note[/]: {line}", highlight=False)
     for line in findings.unchecked:
         console.print(f"[yellow]not checked[/]: {line}", highlight=False)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.recipe import DataConfig
@@ -35,9 +36,9 @@ def prepare_data(
             raise UserError(f"{key}.folder: no such folder {data.root}; correct the path")
         say(f"{key}: {data.root} ({sizes(data)})")
         return data
-    identity = config.model_dump(mode="json", exclude={"folder"})
     mark = folder.with_name(f"{folder.name}.json")
     whole = marked and (folder / "card.json").is_file()
+    identity = _identity(config, key, read_json(mark) if whole else None, say) if marked else {}
     if whole and read_json(mark) != identity:
         if not overwrite:
             fault = f"built with other arguments than {key} asks for"
@@ -65,7 +66,32 @@ def prepare_data(
         raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
     data = DataFolder(folder)
     say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
+    for note in data.card.get("notes", ()):
+        say(f"{key}: note: {note}")
     return data
+
+
+def _identity(config: DataConfig, key: str, known: Any, say: Say) -> dict[str, Any]:
+    """What data are built from: builder, seed and arguments.
+
+    A builder's module may have `identity(**args)`, which gives what its files hold in place of
+    their paths, so that an edit is seen and a moved project is known again. Where files of data
+    that are `known` do not read any more, the data stand for themselves.
+    """
+    identity = config.model_dump(mode="json", exclude={"folder"})
+    assert config.builder is not None
+    try:
+        function = resolve_callable(f"{config.builder.partition(':')[0]}:identity", key)
+    except UserError:
+        return identity  # it has none, or is not there, which is told when it is called
+    try:
+        identity["args"] = function(**config.args)
+    except UserError as error:
+        if isinstance(known, dict) and "args" in known:
+            fault = str(error).splitlines()[0]
+            say(f"{key}: taken as built, since what they were built from does not read ({fault})")
+            identity["args"] = known["args"]
+    return identity
 
 
 def sizes(data: DataFolder) -> str:

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from trimpi.config_errors import readable
 from trimpi.errors import UserError
 from trimpi.graders.config import grader_problems
-from trimpi.recipe import KINDS, Recipe
+from trimpi.recipe import KINDS, DataConfig, Recipe
 from trimpi.recipe_rules import cross_problems, did_you_mean
+from trimpi.resolve import resolve_callable
 from trimpi.yaml_text import parse_yaml
 
 
@@ -170,11 +171,35 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
     if not model.startswith("package://") and (not hub_like or (base / model).is_dir()):
         model = folder(model)
     changes: dict[str, Any] = {"model": recipe.model.model_copy(update={"path": model})}
-    if recipe.data.folder:
-        update = {"folder": folder(recipe.data.folder)}
-        changes["data"] = recipe.data.model_copy(update=update)
-    skills = recipe.evaluation.skills
-    if skills and skills.folder:
-        skills = skills.model_copy(update={"folder": folder(skills.folder)})
+    grader = recipe.model_dump(mode="json", include={"grader"})["grader"]
+
+    def located(config: DataConfig, key: str) -> DataConfig:
+        if config.folder:
+            return config.model_copy(update={"folder": folder(config.folder)})
+        args = _in_recipe(config, key, base, grader)
+        return config if args is None else config.model_copy(update={"args": args})
+
+    changes["data"] = located(recipe.data, "data")
+    if skills := recipe.evaluation.skills:
+        skills = located(skills, "evaluation.skills")
         changes["evaluation"] = recipe.evaluation.model_copy(update={"skills": skills})
     return recipe.model_copy(update=changes)
+
+
+def _in_recipe(config: DataConfig, key: str, base: Path, grader: Any) -> dict[str, Any] | None:
+    """Arguments as a builder's module reads them in a recipe, by its function `in_recipe`.
+
+    None where it has no such function; a module that is not there is told when data are looked at.
+
+    Raises:
+        UserError: what the function says.
+    """
+    assert config.builder is not None
+    try:
+        function = resolve_callable(f"{config.builder.partition(':')[0]}:in_recipe", key)
+    except UserError:
+        return None
+    try:
+        return dict(function(config.args, folder=base, grader=grader))
+    except UserError as error:
+        raise UserError.join([f"{key}.args.{line}" for line in str(error).splitlines()]) from None
