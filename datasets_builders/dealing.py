@@ -21,12 +21,12 @@ def deal(
         seed: of the order in which groups are dealt.
     """
     whole = sum(shares.values())
-    together = _together(groups)
-    random.Random(f"{seed}/deal").shuffle(together)
+    parts = together(groups)
+    random.Random(f"{seed}/deal").shuffle(parts)
     seen: Counter[str] = Counter()
     given: Counter[tuple[str, str]] = Counter()
     chosen = [""] * len(groups)
-    for members in together:
+    for members in parts:
         answer = answers[members[0]]
         seen[answer] += len(members)
 
@@ -40,7 +40,7 @@ def deal(
     return chosen
 
 
-def _together(groups: Sequence[Sequence[str]]) -> list[list[int]]:
+def together(groups: Sequence[Sequence[str]]) -> list[list[int]]:
     """Indices of examples that must stay together (union-find over keys)."""
     parent = list(range(len(groups)))
 

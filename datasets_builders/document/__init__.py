@@ -1,0 +1,1 @@
+"""A policy document and a table of labelled examples -> a data folder."""
