@@ -106,6 +106,27 @@ def run(
 
 
 @command(app)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="NAME", help="A folder that is not there yet.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="POLICY", help="A policy file to start from."),
+    ] = None,
+    python: Annotated[
+        bool, typer.Option("--python", help="Write the grader as grader.py, to be changed.")
+    ] = False,
+) -> None:
+    """Write a project folder that runs: policy, examples, grader, recipe."""
+    from trimpi.resolve import resolve_callable
+
+    write = resolve_callable("datasets_builders.starter.project:write_project", "init")
+    lines = write(folder, policy, python)
+    _say(f"{folder}: written; next:")
+    for line in lines:
+        _say(f"  {line}")
+
+
+@command(app)
 def show(
     file: RecipeFile,
     stage: Annotated[str, typer.Argument(help="A stage of the recipe.")],

@@ -1,0 +1,141 @@
+"""Writing a project folder: policy, examples, recipe, grader, README."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from datasets_builders.starter.cases import write_cases
+from datasets_builders.starter.toys import write_demo, write_rows, write_toys
+from trimpi.errors import UserError
+from trimpi.policy import Policy
+from trimpi.policy_file import read_policy_file
+
+TEMPLATES = Path(__file__).with_name("templates")
+ROWS = 480
+NAME = re.compile(r"\w[\w.-]*")
+HEADER = "id,images,query,answer,rules\n"
+
+
+def write_project(folder: Path, policy_file: Path | None = None, python: bool = False) -> list[str]:
+    """Write a project that `trimpi run recipe.yaml` runs in it.
+
+    Args:
+        folder: absent or empty; its name names the recipe.
+        policy_file: a policy to start from, copied with its pictures; None writes a small one
+            with drawn examples.
+        python: write the grader as `grader.py` in place of a declared one.
+
+    Returns:
+        What to know and do next, a line each.
+
+    Raises:
+        UserError: the folder is not empty or has no proper name, or the policy does not read.
+    """
+    folder = Path(folder).absolute()
+    problems = []
+    if not NAME.fullmatch(folder.name):
+        problems.append(
+            f"{folder.name!r}: must begin with a letter or digit and hold letters, digits, '.', "
+            "'_' and '-'; choose another name"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        problems.append(f"{folder}: is there already and not empty; choose another name")
+    policy = None
+    if policy_file is not None:
+        try:
+            policy = read_policy_file(Path(policy_file))
+        except UserError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise UserError.join(problems)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+            root = Path(aside) / "project"
+            root.mkdir()
+            lines = _fill(root, folder.name, policy_file, policy, python)
+            root.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there ({error}); choose another place") from None
+    return lines
+
+
+def _fill(
+    root: Path, name: str, policy_file: Path | None, policy: Policy | None, python: bool
+) -> list[str]:
+    if policy is None or policy_file is None:
+        shutil.copyfile(TEMPLATES / "policy.md", root / "policy.md")
+        write_demo(root / "images" / "toy.png")
+        policy = read_policy_file(root / "policy.md")
+        rows = write_toys(root, policy, ROWS)
+        about = f"{len(rows)} drawn pictures of toys with their labels"
+    else:
+        _copy_policy(Path(policy_file), policy, root)
+        rows = write_cases(policy, ROWS)
+        about = f"{len(rows)} cases in words, labelled by the rules; put your pictures in"
+    notes = []
+    examples = "examples.jsonl"
+    if rows:
+        write_rows(root / examples, rows)
+    else:
+        examples = "examples.csv"
+        (root / examples).write_text(HEADER, encoding="utf-8")
+        about = "labelled examples, yours to fill in"
+        notes.append(
+            f"{examples}: has no rows yet, since the rules of {policy.name} are not checkable; "
+            "fill it in before `trimpi run`"
+        )
+    grader = _grader(policy, rows, python)
+    fill = f"Fill `{examples}` in first: one row a case, pictures by their paths.\n\n"
+    values = {
+        "name": name,
+        "policy": policy.name,
+        "examples": examples,
+        "about": about,
+        "grader": grader,
+        "grader_row": "| `grader.py` | whether an answer is right |\n" if python else "",
+        "prefix": "PYTHONPATH=. " if python else "",
+        "pad": "" if python else " " * 13,
+        "tokens": _tokens(policy),
+        "more": "" if rows else fill,
+    }
+    for file in ("recipe.yaml", "README.md"):
+        _write(root / file, (TEMPLATES / file).read_text(encoding="utf-8"), values)
+    if python:
+        shutil.copyfile(TEMPLATES / "grader.py", root / "grader.py")
+    run = f"{values['prefix']}trimpi run recipe.yaml"
+    return [*notes, f"cd {name}", f"{run} --dry-run", run]
+
+
+def _write(file: Path, template: str, values: dict[str, Any]) -> None:
+    """Fill `{key}` in; other braces stay."""
+    text = re.sub(r"\{(\w+)\}", lambda m: str(values.get(m[1], m[0])), template)
+    file.write_text(text, encoding="utf-8")
+
+
+def _copy_policy(file: Path, policy: Policy, root: Path) -> None:
+    shutil.copyfile(file, root / "policy.md")
+    base = file.resolve().parent
+    for image in policy.images:
+        target = root / Path(image).relative_to(base)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(image, target)
+
+
+def _grader(policy: Policy, rows: list[dict[str, Any]], python: bool) -> str:
+    """The recipe's grader, as YAML in one line."""
+    if python:
+        return "grader:grade"
+    cases = policy.metadata.get("cases") if rows else None
+    if not cases:
+        return "{type: exact}"
+    return f"{{type: choice, options: {json.dumps(cases, ensure_ascii=False)}}}"
+
+
+def _tokens(policy: Policy) -> int:
+    """New tokens that reasons need, counted roughly: the rules quoted, three tokens a word."""
+    words = sum(len(str(text).split()) for text in policy.metadata.get("conditions", {}).values())
+    return max(128, 64 * round((4 * words + 64) / 64))
