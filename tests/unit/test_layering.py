@@ -89,10 +89,12 @@ def test_later_layers_import_earlier_ones(file: Path) -> None:
     [
         "datasets_builders.clevr.builder",
         "datasets_builders.clevr.skills_builder",
+        "datasets_builders.document.builder",
         "datasets_builders.inspect",
         "datasets_builders.check",
         "datasets_builders.endpoint",
         "datasets_builders.gta.grader",
+        "datasets_builders.starter.project",
         "trimpi.bertscore",
         "trimpi.local_generator",
         "trimpi.policy_file",
