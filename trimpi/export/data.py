@@ -1,7 +1,6 @@
 """A data folder as JSONL and pictures for another trainer, ready to be put on the hub."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,10 +43,9 @@ def export_data(
     chosen = list(splits) or list(data.splits)
     unknown = [name for name in chosen if name not in data.splits]
     if unknown:
-        hints = [
-            f"--split {name}: no such split; {did_you_mean(name, data.splits)}" for name in unknown
-        ]
-        raise UserError.join(hints)
+        raise UserError.join(
+            [f"--split {n}: no such split; {did_you_mean(n, data.splits)}" for n in unknown]
+        )
     rows = {name: data.read(name) for name in chosen}
     supervised = {name: _supervised(name, samples, target) for name, samples in rows.items()}
     with staged(out) as root:
@@ -114,7 +112,6 @@ def _place(base: Path, data: DataFolder, picture: Path) -> str:
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, copy)
-        os.utime(copy)
     return name
 
 

@@ -2,7 +2,7 @@
 
 | format | request and answer | pictures |
 |---|---|---|
-| `trl` | `prompt` and `completion`, lists of messages with typed parts | `images`, decoded by `datasets` |
+| `trl` | `prompt`, `completion`: messages with typed parts | `images`, decoded by `datasets` |
 | `llamafactory` | `messages` (sharegpt), `<image>` in the text | `images`, paths |
 | `ms-swift` | `messages`, `<image>` in the text; `solution` | `images`, paths |
 
