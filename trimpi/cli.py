@@ -30,6 +30,8 @@ recipe_app = typer.Typer(no_args_is_help=True, help="About recipes.")
 data_app = typer.Typer(no_args_is_help=True, help="Build, show and check data folders.")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
+export_app = typer.Typer(no_args_is_help=True, help="Data sets and models for other tools.")
+app.add_typer(export_app, name="export")
 policy_app = typer.Typer(no_args_is_help=True, help="Check, show and compare policy files.")
 app.add_typer(policy_app, name="policy")
 
@@ -159,6 +161,49 @@ def evaluate(
 
     recipe, folder = _load(file, sets, output)
     _print_report(evaluate_arm(recipe, folder, arm, say=_say, regrade=regrade, overwrite=overwrite))
+
+
+@command(app)
+def ask(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, hub id, package://... or run.")
+    ],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The request; - reads it.")],
+    image: Annotated[list[Path] | None, typer.Option(help="A picture; may be repeated.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A policy to put in context: Markdown, or policies/ID.json.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="cot or answer.")] = "cot",
+    arm: Annotated[str | None, typer.Option(help="Arm of a run folder.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a run folder.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Put one request to a model, with or without a policy in its prompt."""
+    from trimpi.ask import answer, read_policy, to_json
+
+    if target not in ("cot", "answer"):
+        raise UserError(f"--target {target}: must be cot or answer")
+    said = answer(
+        model,
+        sys.stdin.read() if query == "-" else query,
+        image or [],
+        None if policy is None else read_policy(policy),
+        target="cot" if target == "cot" else "answer",
+        arm=arm,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+    )
+    if as_json:
+        print(to_json(said))
+        return
+    if said.rationale is not None:
+        out.print(said.rationale, markup=False, style="dim")
+    out.print(said.answer if said.answer is not None else said.text, markup=False, style="bold")
+    if said.truncated:
+        print(f"cut off at --max-new-tokens {max_new_tokens}", file=sys.stderr)
+    prompt = "" if said.prompt_tokens is None else f"{said.prompt_tokens} tokens in, "
+    print(f"{prompt}{said.tokens} out", file=sys.stderr)
 
 
 @command(app)
@@ -318,6 +363,50 @@ def diff_policy_files(
     from trimpi.policy_view.difference import diff_policies
 
     diff_policies(old, new, out)
+
+
+@command(export_app, name="data")
+def export_data_folder(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")],
+    output: Annotated[Path, typer.Option(help="The folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="trl, llamafactory or ms-swift.")] = "trl",
+    split: Annotated[list[str] | None, typer.Option(help="A split; default: all.")] = None,
+    policy: Annotated[str, typer.Option(help="none, or context: in the prompts.")] = "none",
+    target: Annotated[str, typer.Option(help="cot or answer.")] = "cot",
+) -> None:
+    """Write a data folder as JSONL and pictures for another trainer, with a card for the hub."""
+    from trimpi.export.data import export_data
+    from trimpi.export.formats import FORMATS
+
+    problems = [
+        f"--{name} {value}: must be one of {', '.join(known)}"
+        for name, value, known in (
+            ("format", form, FORMATS),
+            ("policy", policy, ("none", "context")),
+            ("target", target, ("cot", "answer")),
+        )
+        if value not in known
+    ]
+    if problems:
+        raise UserError.join(problems)
+    counts = export_data(folder, output, form, splits=split or (), policy=policy, target=target)  # type: ignore[arg-type]
+    _say(f"{output}: {', '.join(f'{name} {rows}' for name, rows in counts.items())}")
+
+
+@command(export_app, name="model")
+def export_trained_model(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")],
+    arm: Annotated[str, typer.Option(help="A trained arm.")],
+    output: Annotated[Path, typer.Option(help="The folder to write.")],
+    seed: Annotated[int | None, typer.Option(help="Of several seeds; default: the first.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as trained.")
+    ] = None,
+) -> None:
+    """Write a trained model as a folder for vLLM and transformers, with a card."""
+    from trimpi.export.model import export_model
+
+    _say(f"model: {export_model(folder, output, arm=arm, seed=seed, dtype=dtype)}")
 
 
 def _load(file: Path, sets: list[str] | None, output: Path | None) -> "tuple[Recipe, Path]":

@@ -1,0 +1,1 @@
+"""Data sets and models in the forms that other tools take."""

@@ -1,0 +1,135 @@
+"""A data folder as JSONL and pictures for another trainer, ready to be put on the hub."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from trimpi.errors import UserError, did_you_mean
+from trimpi.export.data_card import data_card
+from trimpi.export.folder import staged
+from trimpi.export.formats import Format, to_row
+from trimpi.prompt import Target, build_messages, render_target
+from trimpi.sample import DataFolder, Sample
+
+Shown = Literal["none", "context"]
+
+
+def export_data(
+    folder: Path,
+    out: Path,
+    kind: Format,
+    *,
+    splits: Sequence[str] = (),
+    policy: Shown = "none",
+    target: Target = "cot",
+) -> dict[str, int]:
+    """Write the splits of a data folder for another trainer; returns the rows of each.
+
+    Args:
+        folder: a data folder.
+        out: a folder that does not exist yet, or is empty.
+        kind: the tool.
+        splits: names of splits; () takes all.
+        policy: "none" leaves it out of the prompt, "context" puts it in front.
+        target: "cot" writes reasoning and answer where a split has reasoning, and prompts with gold
+            answers where it has none (for RL); "answer" writes the answer alone.
+
+    Raises:
+        UserError: no such split, a split of which only some rows have reasoning, or `out` is there.
+    """
+    data = DataFolder(folder)
+    chosen = list(splits) or list(data.splits)
+    unknown = [name for name in chosen if name not in data.splits]
+    if unknown:
+        raise UserError.join(
+            [f"--split {n}: no such split; {did_you_mean(n, data.splits)}" for n in unknown]
+        )
+    rows = {name: data.read(name) for name in chosen}
+    supervised = {name: _supervised(name, samples, target) for name, samples in rows.items()}
+    with staged(out) as root:
+        for name, samples in rows.items():
+            _write_split(root, data, name, samples, kind, policy, target, supervised[name])
+        counts = {name: len(samples) for name, samples in rows.items()}
+        if kind == "llamafactory":
+            _write(root / "dataset_info.json", _dataset_info(chosen))
+        licences = data.root / "LICENCES.md"
+        if licences.is_file():
+            shutil.copyfile(licences, root / "LICENCES.md")
+        card = data_card(data, kind, counts, supervised, policy, target, licences.is_file())
+        (root / "README.md").write_text(card, encoding="utf-8")
+    return counts
+
+
+def _supervised(split: str, samples: Sequence[Sample], target: Target) -> bool:
+    """Whether rows of a split get a completion."""
+    if target == "answer":
+        return True
+    having = sum(sample.rationale is not None for sample in samples)
+    if 0 < having < len(samples):
+        raise UserError(
+            f"--split {split}: {having} of {len(samples)} rows have a rationale; give --target "
+            "answer, or leave the split out"
+        )
+    return having > 0
+
+
+def _write_split(
+    root: Path,
+    data: DataFolder,
+    split: str,
+    samples: Sequence[Sample],
+    kind: Format,
+    policy: Shown,
+    target: Target,
+    supervised: bool,
+) -> None:
+    # datasets reads a folder of pictures with metadata.jsonl beside them; the others read paths.
+    base = root / split if kind == "trl" else root
+    lines = []
+    for sample in samples:
+        shown = data.policy_of(sample) if policy == "context" else None
+        messages = build_messages(sample, shown, target)
+        pictures = [
+            part["image"] for m in messages for part in m["content"] if part["type"] == "image"
+        ]
+        names = [_place(base, data, Path(picture)) for picture in pictures]
+        completion = render_target(sample, target) if supervised else None
+        facts = {"id": sample.id, "answer": sample.answer}
+        lines.append(to_row(kind, messages, completion, names, facts))
+    file = base / "metadata.jsonl" if kind == "trl" else root / f"{split}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    file.write_text(text, encoding="utf-8")
+
+
+def _place(base: Path, data: DataFolder, picture: Path) -> str:
+    """The picture's copy below `base`, and its name from there."""
+    name = picture.relative_to(data.root.resolve()).as_posix()
+    name = name if name.startswith("images/") else f"images/{name}"
+    copy = base / name
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, copy)
+    return name
+
+
+def _dataset_info(splits: Sequence[str]) -> dict[str, Any]:
+    """LLaMA-Factory's register of data sets."""
+    tags = {"role_tag": "role", "content_tag": "content"}
+    tags |= {"user_tag": "user", "assistant_tag": "assistant"}
+    columns = {"messages": "messages", "images": "images"}
+    return {
+        split: {
+            "file_name": f"{split}.jsonl",
+            "formatting": "sharegpt",
+            "columns": columns,
+            "tags": tags,
+        }
+        for split in splits
+    }
+
+
+def _write(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,94 @@
+"""The README of an exported data set, in the form that the Hugging Face hub reads."""
+
+from collections.abc import Mapping
+
+import yaml
+
+from trimpi.export.formats import Format
+from trimpi.sample import DataFolder
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**12, "n>100K"))
+
+
+def data_card(
+    data: DataFolder,
+    kind: Format,
+    counts: Mapping[str, int],
+    supervised: Mapping[str, bool],
+    policy: str,
+    target: str,
+    licences: bool,
+) -> str:
+    """YAML for the hub, then what the data are, how they were made, and how to use them."""
+    card = data.card
+    paths = {s: f"{s}/**" if kind == "trl" else f"{s}.jsonl" for s in counts}
+    total = sum(counts.values())
+    head = {
+        "pretty_name": f"{' and '.join(_names(data))} ({kind})",
+        "task_categories": ["image-text-to-text", "visual-question-answering"],
+        "tags": ["trimpi", "multimodal-policy-internalization", kind],
+        "size_categories": [next(name for most, name in SIZES if total < most)],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": s, "path": path} for s, path in paths.items()],
+            }
+        ],
+    }
+    if licences:
+        head |= {"license": "other", "license_name": "see-licences", "license_link": "LICENCES.md"}
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        f"# {head['pretty_name']}",
+        "",
+        f"Requests under {' and '.join(_names(data))} with gold answers, written by TriMPI "
+        f"{card.get('version', '')} from `{card.get('builder') or 'data by hand'}`, "
+        f"digest `{str(card.get('digest', ''))[:12]}`.",
+        "",
+        "The policy stands in front of each prompt."
+        if policy == "context"
+        else "The policy is not in the prompts: it is to be known by heart.",
+        "",
+        "| split | rows | form |",
+        "|---|---|---|",
+    ]
+    for split, rows in counts.items():
+        said = "reasoning and answer" if target == "cot" else "answer"
+        form = said if supervised[split] else "prompt and gold answer (for RL)"
+        lines.append(f"| {split} | {rows} | {form} |")
+    lines += ["", "## Use", "", *_use(kind, counts, supervised)]
+    if licences:
+        lines += ["", "Authors and licences of the pictures: [LICENCES.md](LICENCES.md)."]
+    return "\n".join(lines) + "\n"
+
+
+def _names(data: DataFolder) -> list[str]:
+    names = dict.fromkeys(p.name for p in data.policies.values())
+    return [f"policy {name}" for name in names] or ["requests without a policy"]
+
+
+def _use(kind: Format, counts: Mapping[str, int], supervised: Mapping[str, bool]) -> list[str]:
+    trained = [split for split in counts if supervised[split] and not split.startswith("test")]
+    split = (trained or list(counts))[0]
+    if kind == "trl":
+        return [
+            "```python",
+            "from datasets import load_dataset",
+            "",
+            f'rows = load_dataset("DIR_OR_HUB_ID", split="{split}")  # prompt, completion, images',
+            "```",
+            "",
+            "`trl.SFTTrainer` and `trl.GRPOTrainer` take these columns as they are.",
+        ]
+    if kind == "llamafactory":
+        return [
+            f"`dataset_dir: DIR`, `dataset: {split}` (and `media_dir: DIR`) in the YAML of "
+            "LLaMA-Factory; `dataset_info.json` registers the splits.",
+        ]
+    return [
+        "Run in this folder, since paths of pictures are relative to it:",
+        "",
+        f"    swift sft --model MODEL --dataset {split}.jsonl",
+    ]
