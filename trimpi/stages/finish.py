@@ -50,8 +50,14 @@ def finish_stage(
     lineage = read_lineage(inputs.model)
     source = model_digest(inputs.model) if inputs.model.is_dir() else None
     lineage["steps"].append(
-        {"stage": config.kind, "input": source, "data": inputs.data.card, "seed": inputs.seed}
-        | {"config": config.model_dump(mode="json")}
+        {
+            "stage": config.kind,
+            "input": source,
+            # Not the whole card: it lists every file of the data.
+            "data": {key: inputs.data.card.get(key) for key in ("builder", "args", "digest")},
+            "seed": inputs.seed,
+            "config": config.model_dump(mode="json"),
+        }
     )
     verified: dict[str, Any] = {"kind": "reload"}
     dense = inputs.model_config.model_copy(update={"quantization": "none"})
