@@ -22,7 +22,7 @@ LAYERS = {
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate"},
     5: {"report", "show", "data_step", "launch", "local_generator", "policy_view", "quiet", "seeds",
-        "pipeline", "checks", "context",
+        "pipeline", "checks", "row_checks", "context",
         "doctor", "data_view", "console"},
     6: {"cli"},
 }  # fmt: skip
