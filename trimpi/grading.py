@@ -116,18 +116,19 @@ def checked_scores(
         for row in rows:
             try:
                 scores.append(checked_score(grader, samples[row], completions[row], where(row)))
-            except UserError as error:
-                faults += str(error).splitlines()
+            except UserError as error:  # several completions of one row may fail alike
+                together = ""
+                told = {*problems, *faults}
+                faults += [line for line in str(error).splitlines() if line not in told]
             if len(problems) + len(faults) >= SHOWN:
                 break
-        if together and not faults:
+        if together:
             faults.append(
                 f"grader {grader_name(grader)}: failed on {len(rows)} rows together ({together}), "
                 "though on none alone; a row's value may not depend on the rows beside it"
             )
         problems += faults
-        if len(problems) >= SHOWN:
-            rest = len(samples) - row - 1
+        if len(problems) >= SHOWN and (rest := len(samples) - row - 1):
             raise UserError.join([*problems, f"... {rest} rows after these were not graded"])
     if problems:
         raise UserError.join(problems)

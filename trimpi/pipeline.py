@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trimpi.checks import check_rows
 from trimpi.data_step import Say, minutes, prepare_data
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
@@ -27,6 +26,7 @@ from trimpi.recipe import Recipe
 from trimpi.recipe_file import dump_recipe
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
+from trimpi.row_checks import check_rows
 from trimpi.runs import (
     STAGE,
     STARTED,

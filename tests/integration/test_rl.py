@@ -292,7 +292,7 @@ def test_a_failing_grader_stops_the_stage_and_names_the_sample(
     def grader(sample: Sample, completion: Completion) -> Score:
         raise ZeroDivisionError("no credits")
 
-    with pytest.raises(UserError, match=r"sample train-0 with ZeroDivisionError: no credits"):
+    with pytest.raises(UserError, match=r"row 'train-0': failed with ZeroDivisionError: no cr"):
         rl.run(rl_config(), rl_inputs(qwen, data, tmp_path / "rl", grader))
 
 

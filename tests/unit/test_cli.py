@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from trimpi.checks import check_rows
 from trimpi.cli import app
 from trimpi.errors import UserError
 from trimpi.recipe_file import load_recipe
+from trimpi.row_checks import check_rows
 from trimpi.sample import DataFolder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,8 @@ LAYERS = {
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate"},
     5: {"ask", "export", "report", "show", "data_step", "launch", "local_generator",
-        "policy_view", "quiet", "seeds", "pipeline", "checks", "context",
+        "policy_view", "quiet", "seeds", "pipeline", "checks", "row_checks",
+        "context",
         "doctor", "data_view", "console"},
     6: {"cli"},
 }  # fmt: skip

@@ -1,0 +1,117 @@
+"""All rows that a recipe will use, looked at before anything is trained."""
+
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from trimpi.errors import UserError
+from trimpi.graders import check_labels
+from trimpi.grading import Grader
+from trimpi.picture_file import PICTURE_ERRORS
+from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig, StageConfig
+from trimpi.sample import DataFolder, Sample
+
+
+def check_rows(
+    recipe: Recipe, data: DataFolder, pictures: bool = False, grader: Grader | None = None
+) -> None:
+    """Read all rows that stages and evaluation will use: fields, policies, answers.
+
+    Args:
+        recipe: its stages and evaluation say which rows are read.
+        data: the data folder.
+        pictures: also open every picture.
+        grader: what must know every answer, and score it 1; None leaves that out.
+
+    Raises:
+        UserError: all faults (of a split the first 20), each with its file and row.
+    """
+    evaluation = recipe.evaluation
+    users: list[tuple[str, str, int | None, StageConfig | None]] = [
+        (name, stage.split, stage.limit, stage) for name, stage in recipe.stages.items()
+    ]
+    measured = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
+    users += [
+        ("evaluation", getattr(evaluation, key), evaluation.limit, None)
+        for key, settings in measured.items()
+        if settings & set(evaluation.settings)
+    ]
+    problems: list[str] = []
+    opened: dict[str, str] = {}
+    used: dict[str, str] = {}
+    graded: dict[str, int] = {}
+    for name, split, limit, stage in users:
+        file = data.root / f"{split}.jsonl"
+        if not file.is_file() or not file.stat().st_size:
+            continue  # told by the key that names the split
+        try:
+            samples = data.read(split)[:limit]
+        except UserError as error:
+            problems += str(error).splitlines()
+            continue
+        faults = []
+        for number, sample in enumerate(samples, 1):
+            row = [*_unfit(sample, name, stage), *_answer_faults(data, sample)]
+            if pictures:
+                row += _picture_faults(sample.images, opened)
+            faults += [f"{file}:{number}: {fault}" for fault in row]
+            if sample.policy is not None:
+                used[sample.policy] = f"{data.root}/policies/{sample.policy}.json"
+        if grader is not None and graded.get(split, 0) < len(samples):
+            graded[split] = len(samples)
+            faults += check_labels(grader, samples, str(file))
+        problems += faults[:20]
+        if len(faults) > 20:
+            problems.append(f"{file}: {len(faults) - 20} more problems")
+    if pictures:
+        for policy, place in used.items():
+            faults = list(_picture_faults(data.policies[policy].images, opened))
+            problems += [f"{place}: {fault}" for fault in faults]
+    if problems:
+        raise UserError.join(list(dict.fromkeys(problems)))
+
+
+def _unfit(sample: Sample, name: str, stage: StageConfig | None) -> Iterator[str]:
+    """What a stage needs and a row lacks."""
+    reasons = isinstance(stage, CptConfig) or (
+        isinstance(stage, SftConfig) and stage.target == "cot"
+    )
+    obeys = isinstance(stage, CptConfig) or (
+        isinstance(stage, RlConfig) and stage.policy_fraction > 0
+    )
+    if reasons and sample.rationale is None:
+        yield (
+            f"stage {name} needs a rationale in every row; choose a split that has them, or "
+            "target: answer"
+        )
+    if obeys and sample.policy is None:
+        yield f"stage {name} needs a policy in every row; add one"
+
+
+def _answer_faults(data: DataFolder, sample: Sample) -> Iterator[str]:
+    """An answer outside of the policy's cases."""
+    policy = data.policy_of(sample)
+    cases = policy.metadata.get("cases") if policy else None
+    if cases is not None and sample.answer not in cases:
+        yield (
+            f"answer {sample.answer!r} is not among the {len(cases)} cases of policy "
+            f"{sample.policy}; correct it"
+        )
+
+
+def _picture_faults(images: Sequence[str], opened: dict[str, str]) -> Iterator[str]:
+    """Pictures that do not open; `opened` remembers."""
+    for image in images:
+        if image not in opened:
+            opened[image] = _image_fault(image)
+        if opened[image]:
+            yield f"image {image} is not a whole picture ({opened[image]}); restore it"
+
+
+def _image_fault(image: str) -> str:
+    try:
+        with Image.open(image) as picture:
+            picture.load()  # verify() does not see a JPEG that is cut off
+    except PICTURE_ERRORS as error:
+        return " ".join(str(error).split())
+    return ""
