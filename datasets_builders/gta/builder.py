@@ -28,6 +28,7 @@ from datasets_builders.generators import resolve_generate, spec_problem
 from datasets_builders.gta import wording
 from datasets_builders.gta.embedded import RELEASE
 from datasets_builders.gta.grader import grade
+from datasets_builders.gta.near_misses import near_misses
 from datasets_builders.gta.oracle import RuledStep, apply_rules
 from datasets_builders.gta.profiles import coverage, draw_profiles
 from datasets_builders.gta.rules import Profile, VersionRules, read_version_rules
@@ -132,13 +133,13 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
                 generate = generator.generate
                 rows, extra["reverse_cot"] = _reverse(rows, policies, generate, arguments, seed)
                 extra |= {"cot": "reverse", "generator": generator.about()}
-            check_gold(rows, grade, _near_misses)
+            check_gold(rows, grade, near_misses)
             write_split(root, split, rows)
             if split == "test":
                 moved = list(
                     _rows(root, "override", arguments, pairs, versions, special, source, new)
                 )
-                check_gold(moved, grade, _near_misses)
+                check_gold(moved, grade, near_misses)
                 write_split(root, "override", moved)
                 deciding["override"] = [row.facts["rules"] for row in moved]
         extra["coverage"] = coverage(wording.rule_texts(versions, special), deciding)
@@ -274,16 +275,6 @@ def _reverse(
     if not kept:
         raise UserError(f"generate: none of {len(rows)} rows got a rationale; use another model")
     return kept, report.to_json()
-
-
-def _near_misses(sample: Sample) -> list[str]:
-    """Calls that must not score 1: another version or tool, an argument less, one more."""
-    return [
-        sample.answer.replace('{"name": "', '{"name": "x', 1),
-        sample.answer.replace('"arguments": {', '"arguments": {"unasked": 1, ', 1).replace(
-            ", }", "}"
-        ),
-    ]
 
 
 def verify(sample: Sample, policy: Policy) -> list[str]:

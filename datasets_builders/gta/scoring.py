@@ -29,6 +29,9 @@ KINDS: dict[str, Kind] = {
 }
 """How an argument is compared, by its name; any other is compared exactly."""
 
+MOST_CHARACTERS = 2000
+"""Of a text argument so many are compared: likeness takes time that grows with the square."""
+
 Similarity = Callable[[str, str], float]
 """Of two texts, in [0, 1]."""
 
@@ -57,9 +60,9 @@ def score_call(
     """Compare what was said with the gold call.
 
     An argument that is missing scores 0, and so does one that the gold call has not: the mean goes
-    over both. An optional argument that is left out counts as written with its default. The tool's
-    name must be the same to the letter, version included; arguments are scored whether it is or
-    not. No call at all scores 0 everywhere.
+    over both. An optional argument that is left out counts as written with its default; a default
+    that the gold call does not write earns nothing. The tool's name must be the same to the letter,
+    version included; arguments are scored whether it is or not. No call at all scores 0 everywhere.
 
     Args:
         gold: the right call.
@@ -70,8 +73,14 @@ def score_call(
     if said is None:
         return CallScore(0.0, dict.fromkeys(gold.arguments, 0.0) or {"": 0.0})
     full, given = {**defaults, **gold.arguments}, {**defaults, **said.arguments}
-    # A default that neither call writes is no argument of theirs.
-    names = [*gold.arguments, *(name for name in said.arguments if name not in gold.arguments)]
+    # A default that the gold call does not write is no argument of it, whether it is said or not.
+    extra = [
+        name
+        for name, value in said.arguments.items()
+        if name not in gold.arguments
+        and not (name in defaults and field_score(name, defaults[name], value, similarity) == 1)
+    ]
+    names = [*gold.arguments, *extra]
     fields = {
         name: field_score(name, full[name], given[name], similarity)
         if name in full and name in given
@@ -85,7 +94,7 @@ def field_score(name: str, gold: Any, said: Any, similarity: Similarity) -> floa
     """The score of one argument in [0, 1].
 
     Exact fields are equal when they are the same word or number, however written (`4` and `"4"`,
-    `true` and `"True"`); texts by similarity; expressions by value; boxes by intersection over
+    `true` and `"True"`); texts by similarity of their first 2,000 characters; expressions by value; boxes by intersection over
     union. A value of a kind that the field cannot hold scores 0.
     """
     kind = KINDS.get(name, "exact")
@@ -98,7 +107,7 @@ def field_score(name: str, gold: Any, said: Any, similarity: Similarity) -> floa
         return 0.0
     if kind == "exact":
         return float(_word(one) == _word(other))
-    return min(max(similarity(one, other), 0.0), 1.0)
+    return min(max(similarity(one[:MOST_CHARACTERS], other[:MOST_CHARACTERS]), 0.0), 1.0)
 
 
 def lexical_similarity(first: str, second: str) -> float:
@@ -109,8 +118,8 @@ def lexical_similarity(first: str, second: str) -> float:
     of words do not count. Texts that share no word score below 0.5, equal ones 1.
     """
     one, other = _words(first), _words(second)
-    if not one or not other:
-        return float(one == other)
+    if not one or not other:  # nothing but punctuation is compared as it stands
+        return float(first.strip() == second.strip())
     shared = sum((Counter(one) & Counter(other)).values())
     words = 2 * shared / (len(one) + len(other))
     return (words + fuzz.ratio(" ".join(one), " ".join(other)) / 100) / 2
@@ -119,7 +128,10 @@ def lexical_similarity(first: str, second: str) -> float:
 def _plain(value: Any) -> str | None:
     """A JSON scalar as text; None for null, lists and objects, which no field holds."""
     if isinstance(value, bool | int | float | str):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:  # a whole number of more digits than Python writes
+            return None
     return None
 
 
@@ -130,7 +142,24 @@ def _word(text: str) -> str:
     return text.casefold()
 
 
+_SIGNS = "+-*/=()[]{}<>"
+"""Signs that mean something at the ends of a word, beside letters and digits; `%` at its end."""
+
+
 def _words(text: str) -> list[str]:
     found = unicodedata.normalize("NFKC", text).casefold().split()
-    stripped = (re.sub(r"^[^\w+\-*/=()\[\]{}<>]+|[^\w+\-*/=()\[\]{}<>%]+$", "", w) for w in found)
-    return [word for word in stripped if word]
+    return [word for word in map(_bare, found) if word]
+
+
+def _bare(word: str) -> str:
+    """A word without punctuation at its ends."""
+
+    def counts(character: str, signs: str) -> bool:
+        return character.isalnum() or character == "_" or character in signs
+
+    start, end = 0, len(word)
+    while start < end and not counts(word[start], _SIGNS):
+        start += 1
+    while end > start and not counts(word[end - 1], _SIGNS + "%"):
+        end -= 1
+    return word[start:end]
