@@ -82,7 +82,8 @@ def _candidates(text: str) -> Iterator[str]:
         yield from _fenced(boxed)
         if boxed.startswith("\\text{") and boxed.endswith("}"):
             yield boxed[len("\\text{") : -1]
-        yield re.sub(r"\\([{}_])", r"\1", boxed)
+        if "\\" in boxed:
+            yield re.sub(r"\\([{}_])", r"\1", boxed)
     yield from _fenced(text)
     yield from _last_object(text)
 
@@ -121,8 +122,10 @@ def _last_object(text: str) -> Iterator[str]:
 
 
 def _content(text: str) -> Any:
-    """The JSON, or the literal in Python's writing, that a text is; None for anything else."""
+    """The list or object that a text is, in JSON or in Python's writing; None for anything else."""
     text = text.strip()
+    if not text.startswith(("{", "[")) or not text.endswith(("}", "]")):
+        return None
     for attempt in (text, re.sub(r",\s*([}\]])", r"\1", text)):
         try:
             return json.loads(attempt, parse_constant=lambda _: None, strict=False)

@@ -94,8 +94,8 @@ def field_score(name: str, gold: Any, said: Any, similarity: Similarity) -> floa
     """The score of one argument in [0, 1].
 
     Exact fields are equal when they are the same word or number, however written (`4` and `"4"`,
-    `true` and `"True"`); texts by similarity of their first 2,000 characters; expressions by value; boxes by intersection over
-    union. A value of a kind that the field cannot hold scores 0.
+    `true` and `"True"`); texts by similarity of their first 2,000 characters; expressions by value;
+    boxes by intersection over union. A value of a kind that the field cannot hold scores 0.
     """
     kind = KINDS.get(name, "exact")
     if kind == "value":

@@ -52,7 +52,7 @@ def test_one_call_in_many_writings(text: str) -> None:
 
 def test_line_breaks_inside_of_texts() -> None:
     command = "def solution():\n    return '1'\n"
-    written = '{"name": "Solver", "arguments": {"command": "%s"}}' % command
+    written = f'{{"name": "Solver", "arguments": {{"command": "{command}"}}}}'
     assert parse_call(f"\\boxed{{{written}}}") == Call("Solver", {"command": command})
     assert parse_call(f"```json\n{written}\n```") == Call("Solver", {"command": command})
 
@@ -112,7 +112,7 @@ HOSTILE = [
     '"' * 19_000, "{}" * 9_000, "<think>" * 2_500, "x" * 10**6, "```" + " " * 19_900,
     "```" + "a" * 19_900, "{a}" * 6_600, "{ }, " * 3_900, "</a" * 6_600, '{"' * 9_900,
     '{"' + "\\" * 19_000 + '"}', "{" * 9_900 + "}" * 9_900, ("```" + " " * 50) * 370,
-    "{" + ", " * 9_900 + "}", "{}" + "</" * 9_000,
+    "{" + ", " * 9_900 + "}", "{}" + "</" * 9_000, "\\boxed{" + "[1]," * 4_000 + "}",
 ]  # fmt: skip
 
 
