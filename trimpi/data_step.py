@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.recipe import DataConfig
@@ -25,6 +26,7 @@ def prepare_data(
 
     Beside it `<folder>.json` tells what was asked for, so that the next run knows the folder
     again; `marked=False` leaves that out and leaves an existing folder to the builder to refuse.
+    What a builder notes in its card (`notes`, a list of lines) is said when it is built.
 
     Raises:
         UserError: wrong builder, arguments or folder, or `folder` holds other data.
@@ -35,17 +37,10 @@ def prepare_data(
             raise UserError(f"{key}.folder: no such folder {data.root}; correct the path")
         say(f"{key}: {data.root} ({sizes(data)})")
         return data
-    identity = config.model_dump(mode="json", exclude={"folder"})
-    mark = folder.with_name(f"{folder.name}.json")
     whole = marked and (folder / "card.json").is_file()
-    if whole and read_json(mark) != identity:
+    if whole and (fault := other_data(config, folder, key)):
         if not overwrite:
-            fault = f"built with other arguments than {key} asks for"
-            if read_json(mark) is None:
-                fault = f"{mark.name} is gone, which tells how it was built"
-            raise UserError(
-                f"{folder}: {fault}; choose another --output, or build again with --overwrite"
-            )
+            raise UserError(fault)
     elif whole:
         data = DataFolder(folder)
         say(f"{key}: there already ({sizes(data)})")
@@ -57,7 +52,7 @@ def prepare_data(
     if whole:
         set_aside(folder)
     if marked:
-        write_json(mark, identity)
+        write_json(_mark(folder), _identity(config))
     start = time.time()
     try:
         build(folder, seed=config.seed, **config.args)
@@ -65,7 +60,29 @@ def prepare_data(
         raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
     data = DataFolder(folder)
     say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
+    notes = data.card.get("notes")
+    for note in notes if isinstance(notes, list) else ():
+        say(f"{key}: note: {note}")
     return data
+
+
+def other_data(config: DataConfig, folder: Path, key: str) -> str:
+    """Why a folder that is built is not what the recipe asks for, in one line, or ""."""
+    asked = read_json(_mark(folder))
+    if asked == _identity(config):
+        return ""
+    fault = f"built with other arguments than {key} asks for"
+    if asked is None:
+        fault = f"{_mark(folder).name} is gone, which tells how it was built"
+    return f"{folder}: {fault}; choose another --output, or build again with --overwrite"
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _identity(config: DataConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"folder"})
 
 
 def sizes(data: DataFolder) -> str:

@@ -75,6 +75,7 @@ def _note_lines(
             here = (*path, str(key.value))
             if here in lines:
                 twice.append((".".join(here), key.start_mark.line + 1))
+                continue
             lines[here] = key.start_mark.line + 1
             twice += _note_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -34,7 +34,7 @@ class Step:
 def read_steps(
     turns: Sequence[Any],
     tools: Mapping[str, Tool],
-    pictures: Mapping[str, tuple[int, int] | None],
+    pictures: Mapping[str, tuple[int, int] | None] | None,
     faults: list[Fault],
 ) -> tuple[Step, ...]:
     """Calls with the result that follows; an assistant turn with several calls gives several.
@@ -42,16 +42,17 @@ def read_steps(
     Args:
         turns: those after the request, the second of the dialogue first.
         tools: by name.
-        pictures: of the request, by name: width and height in pixels, None where not known.
+        pictures: of the request, by name: width and height in pixels, None where not known; None
+            where not even the names are.
         faults: gets what is wrong.
     """
     before = len(faults)
-    steps = tuple(_steps(turns, tools, faults))
+    steps = list(_steps(turns, tools, faults))
     if not steps and len(faults) == before:
         faults.append(Fault("the dialogue holds no tool call; drop the task"))
     made = ""
     for step, turn in steps:
-        if step.call.name in tools:
+        if step.call.name in tools and pictures is not None:
             faults += [Fault(words, turn) for words in _argument_faults(step.call, pictures, made)]
         made += f"\n{step.result}"
     return tuple(step for step, _ in steps)
@@ -62,13 +63,15 @@ def _steps(
 ) -> Iterator[tuple[Step, int]]:
     """Each with the turn of its call."""
     waiting: list[tuple[Step, int]] = []
+    before = len(faults)
     for number, turn in enumerate(turns, 2):
         role = turn.get("role") if isinstance(turn, Mapping) else None
         if role == "assistant" and turn.get("tool_calls"):
             waiting += [(step, number) for step in _calls(turn, number, tools, faults)]
         elif role == "tool":
             if not waiting:
-                faults.append(Fault("a result without a call; restore the file", number))
+                if len(faults) == before:  # else its call may be the one that is faulty
+                    faults.append(Fault("a result without a call; restore the file", number))
                 continue
             step, at = waiting.pop(0)
             result = _result(turn.get("content"))
@@ -93,6 +96,7 @@ def _calls(
         call = _call(entry)
         if call is None:
             faults.append(Fault("a tool call without name and arguments; restore it", number))
+            yield Step(Call("", {}), "")  # for the result that belongs to it
             continue
         if call.name not in tools:
             faults.append(no_metadata(call.name, tools, number))

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from datasets_builders.hints import shown
+
 MOST_LINES = 20
 """So many kinds of faults are told; a cure of these often is one of the others."""
 
@@ -44,9 +46,9 @@ def fault_lines(where: str, faults: Mapping[str, Iterable[Fault]]) -> list[str]:
     for words, tasks in found.items():
         task, fault = next(iter(tasks.items()))
         if len(tasks) == 1:
-            lines.append(f"{where}: task {task!r}: {fault.line}")
+            lines.append(f"{where}: task {shown(task)}: {fault.line}")
         else:
-            example = f"task {task!r}" + (f", turn {fault.turn}" if fault.turn else "")
+            example = f"task {shown(task)}" + (f", turn {fault.turn}" if fault.turn else "")
             lines.append(f"{where}: {len(tasks)} tasks, the first is {example}: {words}")
     if (more := len(lines) - MOST_LINES) > 0:
         lines[MOST_LINES:] = [f"{where}: {more} more faults; mend these first"]

@@ -31,6 +31,7 @@ Profile = Mapping[str, str | int]
 _SIGNS = {">": "more than", ">=": "at least", "<": "less than", "<=": "at most", "=": ""}
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>|=)\s*(-?\d{1,18})\s*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,39}")
+MOST_LINES = 20
 MOST_PARTS = 3
 """Of profiles without a rule so many parts are named."""
 
@@ -114,6 +115,8 @@ def version_rules(content: Mapping[str, Any], where: str) -> VersionRules:
             problems += _partition_faults(str(tool), attributes, rules)
     override = content.get("override")
     problems += [f"override{fault}" for fault in _override_faults(override, tools)]
+    if (more := len(problems) - MOST_LINES) > 0:
+        problems[MOST_LINES:] = [f"{more} more faults; mend these first"]
     if problems:
         raise UserError.join([f"{where}: {problem}" for problem in problems])
     return VersionRules(attributes, tools, override or {})

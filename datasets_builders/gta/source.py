@@ -154,7 +154,9 @@ def _task(
         character = error.object[error.start]
         faults.append(Fault(f"holds {character!r}, which is no character of UTF-8; correct it"))
         return None, []
+    before = len(faults)
     images, absent = _pictures(record.get("files"), folder, faults)
+    listed_well = len(faults) == before
     known: dict[str, tuple[int, int] | None] = dict.fromkeys(absent)
     for name, path in images.items():
         if path not in sizes:
@@ -170,9 +172,9 @@ def _task(
         faults.append(Fault(f"'tools' must be a list, found {shown(listed)}; restore the file"))
         listed = []
     for entry in listed:
-        name = entry.get("name") if isinstance(entry, Mapping) else entry
-        if not isinstance(name, str) or name not in tools:
-            faults.append(no_metadata(name, tools))
+        tool = entry.get("name") if isinstance(entry, Mapping) else entry
+        if not isinstance(tool, str) or tool not in tools:
+            faults.append(no_metadata(tool, tools))
     turns: Sequence[Any] = record["dialogs"]
     first = turns[0] if turns else None
     if not isinstance(first, Mapping) or first.get("role") != "user":
@@ -182,7 +184,7 @@ def _task(
     if not isinstance(query, str) or not query.strip():
         faults.append(Fault(f"the request must be text, found {shown(query)}; restore it", 1))
         query = ""
-    steps = read_steps(turns[1:], tools, known, faults)
+    steps = read_steps(turns[1:], tools, known if listed_well else None, faults)
     closed = _closed(record.get("gt_answer"), faults)
     descriptions = _descriptions(record.get("descriptions"), known, faults)
     return Task(key, query.strip(), images, steps, closed, descriptions), absent
