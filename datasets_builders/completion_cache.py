@@ -129,12 +129,16 @@ class Cached:
     def _read(self, key: str) -> Record | None:
         try:
             found = json.loads(self._file(key).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(found, dict) or found.get("key") != key:
             return None
         text, finish, usage = (found.get(name) for name in ("text", "finish", "usage"))
         if not (isinstance(text, str) and isinstance(finish, str) and isinstance(usage, dict)):
+            return None
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # no data set could hold it
             return None
         return {"text": text, "finish": finish, "usage": usage}
 

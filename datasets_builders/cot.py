@@ -3,6 +3,7 @@
 The model comes in as a `generate` callable, so that nothing here needs one (paper, CoT data).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -45,11 +46,15 @@ class Generate(Protocol):
 
 @dataclass(frozen=True)
 class CotReport:
-    """What became of the rows: `asked` = `kept` + `dropped`; `completions` were written in all."""
+    """What became of the rows: `asked` = `kept` + `dropped`; `completions` were written in all.
+
+    `truncated` counts the completions that the length limit ended, which are never kept.
+    """
 
     asked: int
     kept: int
     completions: int
+    truncated: int = 0
 
     @property
     def dropped(self) -> int:
@@ -63,6 +68,7 @@ class CotReport:
             "kept": self.kept,
             "dropped": self.dropped,
             "completions": self.completions,
+            "truncated": self.truncated,
         }
 
 
@@ -85,7 +91,7 @@ def forward_cot(
         UserError: nothing was kept.
     """
     kept: dict[str, Sample] = {}
-    written = 0
+    written = cut = 0
     for attempt in range(attempts):
         open_rows = [sample for sample in samples if sample.id not in kept]
         if not open_rows:
@@ -99,6 +105,7 @@ def forward_cot(
         )
         for row, answer in zip(open_rows, answers, strict=True):
             written += 1
+            cut += answer.truncated
             response = parse_response(answer.text)
             right = checked_score(grader, row, Completion(row.id, answer.text)).value == 1.0
             if right and response.well_formed and response.rationale and not answer.truncated:
@@ -106,10 +113,16 @@ def forward_cot(
     if not kept:
         raise UserError(
             f"generate: none of {len(samples)} rows got a right, well-formed rationale in"
-            f" {attempts} attempts; use a stronger model, more tokens, or gold walks"
+            f" {attempts} attempts; {_cut_off(cut, written)}use a stronger model, or gold walks"
         )
     rows = [kept[sample.id] for sample in samples if sample.id in kept]
-    return rows, CotReport(len(samples), len(rows), written)
+    return rows, CotReport(len(samples), len(rows), written, cut)
+
+
+def _cut_off(cut: int, written: int) -> str:
+    return (
+        f"the length limit ended {cut} of {written} completions: raise cot_tokens; " if cut else ""
+    )
 
 
 REVERSE = (
@@ -137,13 +150,31 @@ def reverse_cot(
     max_new_tokens: int,
     seed: int = 0,
 ) -> tuple[list[Sample], CotReport]:
-    """Let the model write rationales to gold answers; unfiltered but for empty or cut-off ones."""
+    """Let the model write rationales to gold answers; unfiltered but for empty or cut-off ones.
+
+    Of a completion with a `<think>` block the block is the rationale; marks that have no
+    counterpart are taken out, since each target has exactly one block of its own.
+
+    Raises:
+        UserError: nothing was kept.
+    """
     prompts = [reverse_messages(row, policies[row.policy or ""]) for row in samples]
     answers = generate(prompts, max_new_tokens=max_new_tokens, temperature=0.0, seed=seed)
     rows = []
     for row, answer in zip(samples, answers, strict=True):
-        response = parse_response(answer.text)
-        rationale = (response.rationale or answer.text).split("\\boxed")[0].strip()
+        rationale = _rationale(answer.text)
         if rationale and not answer.truncated:
             rows.append(replace(row, rationale=rationale))
-    return rows, CotReport(len(samples), len(rows), len(samples))
+    cut = sum(answer.truncated for answer in answers)
+    if not rows:
+        raise UserError(
+            f"generate: none of {len(samples)} rows got a rationale; "
+            f"{_cut_off(cut, len(samples))}use another model"
+        )
+    return rows, CotReport(len(samples), len(rows), len(samples), cut)
+
+
+def _rationale(text: str) -> str:
+    within = parse_response(text).rationale
+    reasoning = (text if within is None else within).split("\\boxed")[0]
+    return " ".join(re.split("</?think>", reasoning)).strip()

@@ -1,6 +1,7 @@
-"""What to say of a mistyped name."""
+"""What to say of a mistyped name or of a wrong value."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -11,3 +12,12 @@ def hint(name: object, known: Iterable[str], otherwise: str | None = None) -> st
     if near:
         return f"did you mean {near[0]!r}?"
     return otherwise or f"known: {', '.join(names) or 'none'}"
+
+
+def shown(value: object) -> str:
+    """A value as code has it, on one line of bounded length."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80

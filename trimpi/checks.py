@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimpi.data_step import other_data
 from trimpi.errors import UserError
 from trimpi.graders import check_labels, make_grader
 from trimpi.grading import Grader
@@ -73,7 +74,9 @@ class Findings:
             self.problems += str(error).splitlines()
 
 
-def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
+def check_recipe(
+    recipe: Recipe, run: Path, estimates: bool = True, overwrite: bool = False
+) -> Findings:
     """Check names, model folder, data, stages; with `estimates` also tokens and memory.
 
     Args:
@@ -81,6 +84,7 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
         run: the run folder, whose data are looked at where they are built already.
         estimates: count tokens of real rows (a small data set is built in a temporary folder
             where there is none yet) and estimate memory. Imports torch, loads no weights.
+        overwrite: the run sets data of other arguments aside and builds its own.
 
     Returns:
         All findings; `problems` is empty when the recipe can run.
@@ -89,9 +93,9 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
     grader = _check_grader(recipe, found)
     _check_diagnose(recipe, found)
     model = _check_model(recipe, estimates, found)
-    data = _check_data(recipe.data, "data", run / "data", found)
-    if recipe.evaluation.skills is not None:
-        _check_data(recipe.evaluation.skills, "evaluation.skills", run / "skills", found)
+    data = _check_data(recipe.data, "data", run / "data", found, overwrite)
+    if (skills := recipe.evaluation.skills) is not None:
+        _check_data(skills, "evaluation.skills", run / "skills", found, overwrite)
     _check_evaluation(recipe, found)
     found.problems += trainer_problems(recipe.stages)
     for name, stage in recipe.stages.items():
@@ -114,8 +118,8 @@ def check_recipe(recipe: Recipe, run: Path, estimates: bool = True) -> Findings:
             _estimate(recipe, model, data, grader, found)
     if estimates and model is not None and data is not None and not found.problems:
         with found.noting():
-            skills = _skills_folder(recipe, run)
-            resolve_callable("trimpi.context:check_context", "model")(recipe, model, data, skills)
+            check = resolve_callable("trimpi.context:check_context", "model")
+            check(recipe, model, data, _skills_folder(recipe, run))
     return found
 
 
@@ -178,9 +182,16 @@ def _check_model(recipe: Recipe, need_processor: bool, found: Findings) -> Path 
     return None
 
 
-def _check_data(config: DataConfig, key: str, folder: Path, found: Findings) -> DataFolder | None:
+def _check_data(
+    config: DataConfig, key: str, folder: Path, found: Findings, overwrite: bool
+) -> DataFolder | None:
     """Note the rows per split; returns the folder where it exists already."""
-    if config.folder is not None or (folder / "card.json").is_file():
+    built = config.folder is None and (folder / "card.json").is_file()
+    if built and (fault := other_data(config, folder, key)):
+        if not overwrite:
+            found.problems.append(fault)
+        built = False  # what would be built is checked all the same
+    if config.folder is not None or built:
         data = DataFolder(Path(config.folder) if config.folder else folder)
         if not data.root.is_dir():
             found.problems.append(

@@ -96,7 +96,7 @@ def run(
 
     recipe, folder = _load(file, sets, output)
     out.print(f"[bold]{recipe.name}[/] -> {escape(str(folder))}")
-    findings = check_recipe(recipe, folder, estimates=dry_run)
+    findings = check_recipe(recipe, folder, estimates=dry_run, overwrite=overwrite)
     print_findings(out, findings)
     findings.stop_if_faulty()
     if dry_run:

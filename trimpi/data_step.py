@@ -26,6 +26,7 @@ def prepare_data(
 
     Beside it `<folder>.json` tells what was asked for, so that the next run knows the folder
     again; `marked=False` leaves that out and leaves an existing folder to the builder to refuse.
+    What a builder notes in its card (`notes`, a list of lines) is said when it is built.
 
     Raises:
         UserError: wrong builder, arguments or folder, or `folder` holds other data.
@@ -36,17 +37,10 @@ def prepare_data(
             raise UserError(f"{key}.folder: no such folder {data.root}; correct the path")
         say(f"{key}: {data.root} ({sizes(data)})")
         return data
-    mark = folder.with_name(f"{folder.name}.json")
     whole = marked and (folder / "card.json").is_file()
-    identity = _identity(config, key, read_json(mark) if whole else None, say) if marked else {}
-    if whole and read_json(mark) != identity:
+    if whole and (fault := other_data(config, folder, key, say)):
         if not overwrite:
-            fault = f"built with other arguments than {key} asks for"
-            if read_json(mark) is None:
-                fault = f"{mark.name} is gone, which tells how it was built"
-            raise UserError(
-                f"{folder}: {fault}; choose another --output, or build again with --overwrite"
-            )
+            raise UserError(fault)
     elif whole:
         data = DataFolder(folder)
         say(f"{key}: there already ({sizes(data)})")
@@ -58,7 +52,7 @@ def prepare_data(
     if whole:
         set_aside(folder)
     if marked:
-        write_json(mark, identity)
+        write_json(_mark(folder), _identity(config, key, None, say))
     start = time.time()
     try:
         build(folder, seed=config.seed, **config.args)
@@ -66,7 +60,8 @@ def prepare_data(
         raise UserError.join([f"{key}.args: {line}" for line in str(error).splitlines()]) from None
     data = DataFolder(folder)
     say(f"{key}: built in {minutes(time.time() - start)} ({sizes(data)})")
-    for note in data.card.get("notes", ()):
+    notes = data.card.get("notes")
+    for note in notes if isinstance(notes, list) else ():
         say(f"{key}: note: {note}")
     return data
 
@@ -92,6 +87,21 @@ def _identity(config: DataConfig, key: str, known: Any, say: Say) -> dict[str, A
             say(f"{key}: taken as built, since what they were built from does not read ({fault})")
             identity["args"] = known["args"]
     return identity
+
+
+def other_data(config: DataConfig, folder: Path, key: str, say: Say = lambda line: None) -> str:
+    """Why a folder that is built is not what the recipe asks for, in one line, or ""."""
+    known = read_json(_mark(folder))
+    if known == _identity(config, key, known, say):
+        return ""
+    fault = f"built with other arguments than {key} asks for"
+    if known is None:
+        fault = f"{_mark(folder).name} is gone, which tells how it was built"
+    return f"{folder}: {fault}; choose another --output, or build again with --overwrite"
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
 
 
 def sizes(data: DataFolder) -> str:

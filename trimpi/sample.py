@@ -198,6 +198,9 @@ class DataFolder:
                 problems.append(f"{where}: not JSON ({error.msg}); correct the row")
             except RecursionError:
                 problems.append(f"{where}: not JSON (nested too deep); correct the row")
+            except ValueError as error:  # a whole number of more digits than Python reads
+                reason = str(error).partition(";")[0]
+                problems.append(f"{where}: not JSON ({reason}); correct the row")
             except UserError as error:
                 problems.append(str(error))
         if problems:

@@ -31,11 +31,15 @@ for _tag, _pattern, _first in (
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
+MOST_ENTRIES = 100_000
+"""Entries of a text, each as often as aliases repeat it: a few lines can stand for billions."""
+
+
 def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     """The data of a YAML text, and the line of each key.
 
     Raises:
-        UserError: the text is not YAML, or a mapping holds a key twice.
+        UserError: the text is not YAML, a mapping holds a key twice, or aliases make it too long.
     """
     try:
         loader = _Loader(text)
@@ -64,11 +68,14 @@ def _note_lines(
     node: Any, path: tuple[str, ...], lines: dict[tuple[str, ...], int]
 ) -> list[tuple[str, int]]:
     twice = []
+    if len(lines) > MOST_ENTRIES:
+        raise ValueError(f"more than {MOST_ENTRIES} entries")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*path, str(key.value))
             if here in lines:
                 twice.append((".".join(here), key.start_mark.line + 1))
+                continue
             lines[here] = key.start_mark.line + 1
             twice += _note_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -3,6 +3,9 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+_DURING_AN_ANSWER = ("RemoteProtocolError", "DecodingError", "ReadError")
+"""Exceptions of httpx, the SDK's client, that are met when a server is there already."""
+
 
 class Faults:
     """One line for each thing that goes wrong; never shows the key."""
@@ -28,8 +31,14 @@ class Faults:
                 " or lower concurrency"
             )
         elif isinstance(error, openai.APIConnectionError):
-            reason = self._shown(str(error.__cause__ or error))
-            fault = f"cannot be reached ({reason}); start the server, or correct OPENAI_BASE_URL"
+            cause = error.__cause__ or error
+            reason = self._shown(str(cause) or type(cause).__name__)
+            if type(cause).__name__ in _DURING_AN_ANSWER:
+                fault = f"gives no whole answer, {self._tried} ({reason}); look at the server's log"
+            else:
+                fault = (
+                    f"cannot be reached ({reason}); start the server, or correct OPENAI_BASE_URL"
+                )
         elif isinstance(error, openai.APIStatusError):
             fault = self._status(error, number)
         else:

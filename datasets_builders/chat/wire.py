@@ -63,14 +63,14 @@ def read_answer(text: str) -> Record:
     """The completion in the body of an answer.
 
     A completion that is empty because the limit or a content filter ended it is one; any other
-    empty text is not.
+    empty text is not. Halves of characters, which no file can hold, become U+FFFD.
 
     Raises:
         Nonsense: not JSON, no choice, no text, or no reason why it ended.
     """
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Nonsense(f"no JSON: {text}") from None
     try:
         choice = body["choices"][0]
@@ -86,8 +86,9 @@ def read_answer(text: str) -> Record:
         raise Nonsense(f"empty content, finish_reason {finish!r}")
     usage = body.get("usage")
     counts = {name: usage.get(name) for name in COUNTS} if isinstance(usage, dict) else {}
+    whole = (said or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return {
-        "text": said or "",
+        "text": whole,
         "finish": finish,
         "usage": {name: count for name, count in counts.items() if isinstance(count, int)},
     }

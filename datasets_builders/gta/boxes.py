@@ -14,6 +14,8 @@ _BOX = re.compile(r"[(\[]?\s*" + r"\s*,\s*".join([_NUMBER] * 4) + r"\s*[)\]]?")
 def parse_box(value: Any) -> Box | None:
     """A box, or None for what is none: malformed, reversed, without area, not finite.
 
+    An area that is no number above 0 in double precision is none.
+
     Args:
         value: text such as `(10, 20, 110, 220)`, brackets optional, or a list of four numbers.
     """
@@ -29,7 +31,9 @@ def parse_box(value: Any) -> Box | None:
     else:
         return None
     left, top, right, bottom = numbers
-    return (left, top, right, bottom) if left < right and top < bottom else None
+    if left >= right or top >= bottom or not (right - left) * (bottom - top) > 0:
+        return None
+    return left, top, right, bottom
 
 
 def overlap(first: Any, second: Any) -> float:

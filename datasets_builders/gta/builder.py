@@ -28,15 +28,18 @@ from datasets_builders.generators import resolve_generate, spec_problem
 from datasets_builders.gta import wording
 from datasets_builders.gta.embedded import RELEASE
 from datasets_builders.gta.grader import grade
+from datasets_builders.gta.material import Material, left_out_note, read_material
+from datasets_builders.gta.near_misses import near_misses
 from datasets_builders.gta.oracle import RuledStep, apply_rules
-from datasets_builders.gta.profiles import coverage, draw_profiles
-from datasets_builders.gta.rules import Profile, VersionRules, read_version_rules
-from datasets_builders.gta.source import Source, Task, read_gta
-from datasets_builders.gta.special import SpecialRule, read_special_rules
+from datasets_builders.gta.profiles import coverage, draw_profiles, never_used
+from datasets_builders.gta.rules import Profile, VersionRules
+from datasets_builders.gta.source import Source, Task, source_digest
+from datasets_builders.gta.special import SpecialRule
 from datasets_builders.gta.split import split_tasks
+from datasets_builders.gta.verification import verify as verify
 from trimpi.errors import UserError
 from trimpi.policy import Policy
-from trimpi.sample import Completion, DataFolder, Sample
+from trimpi.sample import DataFolder, Sample
 
 BUILDER = "datasets_builders.gta.builder:build"
 RULES = Path(__file__).with_name("rules.yaml")
@@ -59,6 +62,8 @@ class Arguments:
     """User profiles a task; each gives a row for every call."""
     skip_missing: bool = False
     """Leave tasks out whose pictures are not there."""
+    skip_faulty: bool = False
+    """Leave tasks out that have any fault of their own, missing pictures included."""
     thoughts: bool = True
     """Rationales from the rules begin with the source's reason for the call, where it gives one."""
     generate: str | Mapping[str, Any] | None = None
@@ -77,7 +82,8 @@ def plan(**args: Any) -> dict[str, Any]:
     seed = args.pop("seed", 0)
     arguments = _parse(args)
     generator = resolve_generate(arguments.generate) if arguments.generate else None
-    _, versions, special, source = _read(arguments)
+    material = _read(arguments)
+    versions, special, source = material.versions, material.special, material.source
     calls = _calls(source, versions, special)
     parts = _split(seed, source, arguments, calls, versions)
     rows = {
@@ -106,12 +112,15 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
     """
     arguments = _parse(args)
     generator = resolve_generate(arguments.generate) if arguments.generate else None
-    file, versions, special, source = _read(arguments)
+    material = _read(arguments)
+    versions, special, source = material.versions, material.special, material.source
+    file = _rule_file(arguments)
     content = {**asdict(arguments), "rules": hashlib.sha256(file.read_bytes()).hexdigest()}
     content["generate"] = generator and generator.args
     identity = {"card": content, "seed": seed, "code": code_digest(__file__)}
+    identity["source"] = source_digest(_folder(arguments), source)
     with staged(Path(out), identity) as root:
-        new = wording.override_versions(versions)
+        new = material.override
         name = arguments.name
         policies = {
             name.lower(): wording.write_policy(name, source.tools, versions, special),
@@ -132,16 +141,17 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
                 generate = generator.generate
                 rows, extra["reverse_cot"] = _reverse(rows, policies, generate, arguments, seed)
                 extra |= {"cot": "reverse", "generator": generator.about()}
-            check_gold(rows, grade, _near_misses)
+            check_gold(rows, grade, near_misses)
             write_split(root, split, rows)
             if split == "test":
                 moved = list(
                     _rows(root, "override", arguments, pairs, versions, special, source, new)
                 )
-                check_gold(moved, grade, _near_misses)
+                check_gold(moved, grade, near_misses)
                 write_split(root, "override", moved)
                 deciding["override"] = [row.facts["rules"] for row in moved]
         extra["coverage"] = coverage(wording.rule_texts(versions, special), deciding)
+        extra["notes"] = _notes(source, extra["coverage"])
         write_policies(root, policies)
         if arguments.source is None:
             shutil.copyfile(RELEASE / "LICENCES.md", root / "LICENCES.md")
@@ -150,17 +160,28 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
     return DataFolder(Path(out))
 
 
-def _read(
-    arguments: Arguments,
-) -> tuple[Path, VersionRules, tuple[SpecialRule, ...], Source]:
-    file = Path(arguments.rules) if arguments.rules else RULES
-    versions = read_version_rules(file)
-    source = read_gta(Path(arguments.source or RELEASE), arguments.skip_missing)
-    special = read_special_rules(file, source.tools)
-    unknown = [tool for tool in versions.tools if tool not in source.tools]
-    if unknown:
-        raise UserError(f"{file}: versions.{unknown[0]}: no such tool in toolmeta.json; drop it")
-    return file, versions, special, source
+def _read(arguments: Arguments) -> Material:
+    return read_material(
+        _rule_file(arguments), _folder(arguments), arguments.skip_missing, arguments.skip_faulty
+    )
+
+
+def _rule_file(arguments: Arguments) -> Path:
+    return Path(arguments.rules) if arguments.rules else RULES
+
+
+def _folder(arguments: Arguments) -> Path:
+    return Path(arguments.source) if arguments.source else RELEASE
+
+
+def _notes(source: Source, table: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What a user should know of a data set that is built all the same."""
+    unused = []
+    for split, ids in never_used(table).items():
+        more = f" and {len(ids) - 10} more rules" if len(ids) > 10 else ""
+        named = f"{', '.join(ids[:10])}{more}"
+        unused.append(f"split {split}: no call is decided by {named}; give more tasks or profiles")
+    return [*([note] if (note := left_out_note(source)) else []), *unused]
 
 
 def _rows(
@@ -192,11 +213,14 @@ def _rows(
                 "rules": list(step.rules),
                 "walk": [rule.id for rule in wording.walk(tool, profile, ruling)],
                 "ruled_arguments": {
-                    rule.id: rule.argument
+                    rule.id: rule.ruled_argument
                     for rule in special
-                    if rule.argument and rule.id in step.rules
+                    if rule.ruled_argument and rule.id in step.rules
                 },
                 "defaults": source.tools[tool].defaults,
+                "question": "closed" if task.closed else "open",
+                "pictures": list(task.images),
+                "step": number + 1,
             }
             if new:
                 facts["original_answer"] = old.call.to_json()
@@ -254,9 +278,11 @@ def _copy_pictures(root: Path, split: str, task: Task) -> tuple[str, ...]:
     copied = []
     for number, path in enumerate(task.images.values()):
         target = root / "images" / split / f"{task.id}-{number}{Path(path).suffix.lower()}"
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Under another name first: what a build leaves that is killed here is never taken over.
+        aside = target.with_name(f".{target.name}.part")
+        shutil.copyfile(path, aside)
+        aside.replace(target)
         copied.append(str(target))
     return tuple(copied)
 
@@ -271,56 +297,21 @@ def _reverse(
     kept, report = reverse_cot(
         rows, policies, generate, max_new_tokens=arguments.cot_tokens, seed=seed
     )
-    if not kept:
-        raise UserError(f"generate: none of {len(rows)} rows got a rationale; use another model")
     return kept, report.to_json()
 
 
-def _near_misses(sample: Sample) -> list[str]:
-    """Calls that must not score 1: another version or tool, an argument less, one more."""
-    return [
-        sample.answer.replace('{"name": "', '{"name": "x', 1),
-        sample.answer.replace('"arguments": {', '"arguments": {"unasked": 1, ', 1).replace(
-            ", }", "}"
-        ),
-    ]
-
-
-def verify(sample: Sample, policy: Policy) -> list[str]:
-    """Whether a row cites rules of its policy and its answer is a call of its own tool.
-
-    `trimpi data check` calls this for every row.
-    """
-    problems = []
-    known = policy.metadata["conditions"]
-    cited = sample.facts["rules"]
-    problems += [f"rule {id!r} is none of the policy's" for id in cited if id not in known]
-    if grade(sample, Completion(sample.id, f"\\boxed{{{sample.answer}}}")).value != 1.0:
-        problems.append("the answer does not score 1 against itself")
-    tool = sample.facts["tool"]
-    if f'{{"name": "{tool}' not in sample.answer:
-        problems.append(f"the answer calls another tool than {tool}")
-    for id in cited:
-        text = str(known.get(id, ""))
-        called = sample.answer.split('"')[3]
-        if id.startswith(f"{tool}.") and not text.endswith(f"call {called}."):
-            problems.append(f"rule {id} does not ask for {called}")
-    if policy.name not in sample.query:
-        problems.append(f"query does not name policy {policy.name}")
-    return problems
-
-
 def _about(source: Source, arguments: Arguments) -> str:
-    left = f" Left out for want of pictures: {len(source.left_out)} tasks."
+    left = f" Left out: {len(source.left_out)} tasks." if source.left_out else ""
     origin = (
-        "The tasks and pictures are GTA's (Wang et al. 2024, Apache-2.0)."
+        "The tasks and pictures are those of the folder that was given, under the terms of its"
+        " authors (GTA, Wang et al. 2024: Apache-2.0)."
         if arguments.source
         else "The tasks are TriMPI's; LICENCES.md beside this file says whose the pictures are."
     )
     return (
         f"GTAPolicy: {len(source.tasks)} tasks as single steps under policy {arguments.name}: tool"
         " descriptions and rules that say which version of a tool a user's profile calls for."
-        f"{left if source.left_out else ''} {origin}"
+        f"{left} {origin}"
     )
 
 
@@ -328,7 +319,7 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
     known = [field.name for field in fields(Arguments)]
     names = ", ".join(known)
     problems = [f"{key}: unknown argument; known: {names}" for key in args if key not in known]
-    if not isinstance(args.get("source"), str | Path | None):
+    if not isinstance(args.get("source"), str | Path | None) or args.get("source") == "":
         problems.append("source: must be the folder of a GTA release, or null")
     share = args.get("test_share", 0.2)
     if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < 1:
@@ -336,15 +327,15 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
     name = args.get("name", "Velkar")
     if not isinstance(name, str) or not name.isalnum():
         problems.append(f"name: must be one word of letters and digits, found {name!r}")
-    for key in ("skip_missing", "thoughts"):
+    for key in ("skip_missing", "skip_faulty", "thoughts"):
         if not isinstance(args.get(key, False), bool):
             problems.append(f"{key}: must be true or false, found {args[key]!r}")
     for key in ("cot_tokens", "profiles"):
         number = args.get(key, 1)
         if type(number) is not int or number < 1:
             problems.append(f"{key}: must be a whole number from 1 on, found {number!r}")
-    if not isinstance(args.get("rules"), str | None):
-        problems.append(f"rules: must be text or null, found {args['rules']!r}")
+    if not isinstance(args.get("rules"), str | None) or args.get("rules") == "":
+        problems.append(f"rules: must be a file or null, found {args['rules']!r}")
     if problem := spec_problem(args.get("generate")):
         problems.append(f"generate: {problem}")
     if problems:

@@ -27,9 +27,14 @@ class Call:
 def parse_call(text: str) -> Call | None:
     """The call that a completion ends with, or None.
 
-    Looked for, in this order: the last `\\boxed{...}`, the last fenced block, the last object in
-    braces outside of `<think>`. What models do is tolerated: Python's quotes, `True` and `None`,
-    a comma before a closing brace, `{"function": {...}}` around the call, `tool` for `name`,
+    Looked for outside of `<think>`, in this order: the last `\\boxed{...}`, the last fenced block,
+    an object in braces that the text ends with. A bare object that words follow is none: "Never
+    call {...}, it is wrong" calls nothing. (Words before it are not read; only a box is safe.) A
+    `<think>` that does not end has nothing after it.
+
+    What models do is tolerated: Python's quotes, `True` and `None`, a comma before a closing brace,
+    line breaks inside of texts, LaTeX's `\\{` and `\\_`, a brace too many before or after,
+    `{"function": {...}}` or `{"tool_calls": [{...}]}` around the call, `tool` for `name`,
     `parameters` for `arguments`, arguments as a string of JSON, no arguments at all. A list of
     several calls is no call: one was asked for.
     """
@@ -46,6 +51,8 @@ def _call(content: Any) -> Call | None:
         content = content[0]
     if not isinstance(content, dict):
         return None
+    if isinstance(calls := content.get("tool_calls"), list) and len(calls) == 1:
+        content = calls[0] if isinstance(calls[0], dict) else {}
     if isinstance(inner := content.get("function"), dict):
         content = inner
     name = next((content[key] for key in _NAMES if key in content), content.get("function"))

@@ -54,7 +54,10 @@ def value_of(text: object) -> Number | None:
         An `int` or a finite `float`.
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
-        text = repr(text)
+        try:
+            return _number(text)
+        except NotAValue:
+            return None
     if not isinstance(text, str) or len(text) > MAX_CHARACTERS or not text.isascii():
         return None
     try:
@@ -177,6 +180,14 @@ def _product(items: list[Number]) -> Number:
     return product
 
 
+def _least_multiple(*items: Any) -> Number:
+    """`math.lcm`, by pairs: of many numbers at once it would grow before it can be refused."""
+    multiple: Number = 1
+    for item in map(_number, items):
+        multiple = _number(math.lcm(multiple, item))  # type: ignore[arg-type]
+    return multiple
+
+
 def _choose(function: Callable[..., Any]) -> Callable[..., Any]:
     """`min` or `max`: of a list, or of several numbers."""
 
@@ -204,8 +215,7 @@ CONSTANTS = {"pi": math.pi, "e": math.e, "tau": math.tau}
 _OF_NUMBERS = [
     "sqrt", "cbrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan",
     "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "hypot",
-    "degrees", "radians", "fabs", "fmod", "floor", "ceil", "trunc", "isqrt", "gcd", "lcm",
-    "copysign",
+    "degrees", "radians", "fabs", "fmod", "floor", "ceil", "trunc", "isqrt", "gcd", "copysign",
 ]  # fmt: skip
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -219,6 +229,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sum": _of_list(sum),
     "fsum": _of_list(math.fsum),
     "prod": _of_list(_product),
+    "lcm": _least_multiple,
     "min": _choose(min),
     "max": _choose(max),
 }

@@ -51,7 +51,7 @@ def apply_rules(
 
 Marked = tuple[Step, tuple[str, ...]]
 
-DESCRIBED = "The request comes with several pictures, so I describe {name} first."
+DESCRIBED = "The request comes with several pictures, so I describe {name} before anything else."
 """The thought of a call that a source does not have; without one its rationale would begin unlike
 all others, which a model takes for a sign."""
 
@@ -74,25 +74,42 @@ def _describe_first(task: Task, steps: list[Marked], rule: SpecialRule) -> list[
 
 
 def _needs(task: Task, steps: list[Marked], rule: SpecialRule) -> list[Marked]:
-    boxed: set[object] = set()
-    ruled: list[Marked] = []
-    for step, ids in steps:
+    """The rule decides the call of `first`: where `tool` is due, it holds already."""
+    asked: set[int] = set()
+    for number, (step, _) in enumerate(steps):
+        if step.call.name != rule.tool:
+            continue
         image = step.call.arguments.get("image")
-        if step.call.name == rule.first:
-            boxed.add(image)
-        if step.call.name == rule.tool:
-            if image not in boxed:
-                raise UserError(
-                    f"task {task.id!r}: {rule.tool} on {image!r} without {rule.first} before it, "
-                    f"against rule {rule.id}; add the call or drop the task"
-                )
-            ids = (*ids, rule.id)
-        ruled.append((step, ids))
-    return ruled
+        boxed = [
+            n
+            for n, (other, _) in enumerate(steps[:number])
+            if other.call.name == rule.first and other.call.arguments.get("image") == image
+        ]
+        if not boxed:
+            raise UserError(
+                f"task {task.id!r}: {rule.tool} on {image!r} without {rule.first} before it, "
+                f"against rule {rule.id}; add the call or drop the task"
+            )
+        asked.add(_quoted(step, steps, boxed))
+    return [
+        (step, (*ids, rule.id) if number in asked else ids)
+        for number, (step, ids) in enumerate(steps)
+    ]
+
+
+def _quoted(step: Step, steps: Sequence[Marked], earlier: Sequence[int]) -> int:
+    """Of earlier steps the last that returned an argument of this one, else the last."""
+    values = [value for value in step.call.arguments.values() if isinstance(value, str) and value]
+    told = [n for n in earlier if any(value in steps[n][0].result for value in values)]
+    return (told or earlier)[-1]
 
 
 def _substitute(task: Task, steps: list[Marked], rule: SpecialRule) -> list[Marked]:
+    """GTA has calls to `use` where the rule asks for them; others are marked."""
+
     def ruled(step: Step, ids: tuple[str, ...]) -> Marked:
+        if step.call.name == rule.use:
+            return step, (*ids, rule.id)
         if step.call.name == rule.tool and rule.when in step.marks:
             return replace(step, call=replace(step.call, name=rule.use)), (*ids, rule.id)
         return step, ids

@@ -1,17 +1,23 @@
 """User profiles for tasks, drawn so that every version rule is exercised."""
 
+import itertools
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from datasets_builders.gta.rules import Extent, Profile, VersionRule, VersionRules, Words
+from trimpi.rules.extents import overlap
 
 BOUNDARY = 0.3
 """Share of numbers that are drawn at an end of their interval, where versions change."""
 DRAWS = 4
 """Profiles that are drawn within each rule of a task's tools, to choose one of."""
+MOST_WAYS = 500
+"""Of combinations of rules that a task's tools can meet so many are looked at."""
 RARITY = 0.25
 """What a rule counts for falls by this factor with each use: new rules come first."""
+EXCHANGES = 1000
+"""Profiles that are tried in place of drawn ones, while rules are left that none exercises."""
 
 
 def draw_profiles(
@@ -20,7 +26,8 @@ def draw_profiles(
     """A profile for each task; as many rules are covered as the tasks allow.
 
     Tasks are gone through in order. For each, profiles are drawn within every rule of its versioned
-    tools; the task gets the one whose rules have been used least so far.
+    tools; the task gets the one whose rules have been used least so far. Where rules are left that
+    no task exercises, profiles are exchanged until all are, or no exchange is found.
 
     Args:
         rng: fixes the result.
@@ -43,7 +50,58 @@ def draw_profiles(
 
         profiles.append(max(drawn, key=rarity))
         used.update(rules_used(rules, profiles[-1], tools))
+    _exchange(rng, rules, tasks, profiles)
     return profiles
+
+
+def _exchange(
+    rng: random.Random,
+    rules: VersionRules,
+    tasks: Sequence[Sequence[str]],
+    profiles: list[Profile],
+) -> None:
+    """Give tasks other profiles, such that more rules are used, and never fewer."""
+    of_tool = {tool: [n for n, names in enumerate(tasks) if tool in names] for tool in rules.tools}
+    # No more rules of a tool can be met than there are tasks that call it.
+    most = sum(min(len(of_tool[tool]), len(found)) for tool, found in rules.tools.items())
+    used = Counter(
+        id
+        for profile, names in zip(profiles, tasks, strict=True)
+        for id in set(rules_used(rules, profile, names))
+    )
+    for _ in range(EXCHANGES):
+        left = [
+            rule
+            for tool, found in rules.tools.items()
+            for rule in found
+            if of_tool[tool] and not used[rule.id]
+        ]
+        if not left or len(+used) >= most:
+            return
+        wanted = rng.choice(left)
+        place = rng.choice(of_tool[wanted.tool])
+        if not (ways := list(_ways(rules, wanted, tasks[place]))):
+            continue
+        now = Counter(set(rules_used(rules, profiles[place], tasks[place])))
+        rest = used - now
+        rng.shuffle(ways)
+        box, ids = max(ways, key=lambda way: sum(not rest[id] for id in way[1]))
+        if len(+(rest + Counter(ids))) >= len(+used):
+            profiles[place] = {name: _value(rng, extent) for name, extent in box.items()}
+            used = rest + Counter(ids)
+
+
+def _ways(
+    rules: VersionRules, wanted: VersionRule, tools: Iterable[str]
+) -> Iterator[tuple[dict[str, Extent], tuple[str, ...]]]:
+    """Profiles within a rule, as boxes, and the ids of the rules that decide all tools there."""
+    others = [rules.tools[tool] for tool in sorted({*tools} - {wanted.tool}) if tool in rules.tools]
+    for combination in itertools.islice(itertools.product(*others), MOST_WAYS):
+        box: dict[str, Extent] | None = dict(rules.attributes)
+        for rule in (wanted, *combination):
+            box = None if box is None else overlap(box, rule.conditions)
+        if box is not None:
+            yield box, tuple(rule.id for rule in (wanted, *combination))
 
 
 def rules_used(rules: VersionRules, profile: Profile, tools: Iterable[str]) -> list[str]:
@@ -67,6 +125,13 @@ def coverage(
             for rule in ids:
                 table[rule][split] += 1
     return table
+
+
+def never_used(table: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
+    """Ids of the rules that decide no call of a split, by split, from what `coverage` gives."""
+    splits = dict.fromkeys(split for row in table.values() for split in row)
+    missing = {split: [rule for rule, row in table.items() if not row[split]] for split in splits}
+    return {split: ids for split, ids in missing.items() if ids}
 
 
 def _within(rng: random.Random, rules: VersionRules, rule: VersionRule | None) -> Profile:

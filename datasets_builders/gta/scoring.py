@@ -25,6 +25,9 @@ KINDS: dict[str, Kind] = {
 }
 """How an argument is compared, by its name; any other is compared exactly."""
 
+MOST_CHARACTERS = 2000
+"""Of a text argument so many are compared: likeness takes time that grows with the square."""
+
 Similarity = Callable[[str, str], float]
 """Of two texts, in [0, 1]."""
 
@@ -53,9 +56,9 @@ def score_call(
     """Compare what was said with the gold call.
 
     An argument that is missing scores 0, and so does one that the gold call has not: the mean goes
-    over both. An optional argument that is left out counts as written with its default. The tool's
-    name must be the same to the letter, version included; arguments are scored whether it is or
-    not. No call at all scores 0 everywhere.
+    over both. An optional argument that is left out counts as written with its default; a default
+    that the gold call does not write earns nothing. The tool's name must be the same to the letter,
+    version included; arguments are scored whether it is or not. No call at all scores 0 everywhere.
 
     Args:
         gold: the right call.
@@ -66,8 +69,14 @@ def score_call(
     if said is None:
         return CallScore(0.0, dict.fromkeys(gold.arguments, 0.0) or {"": 0.0})
     full, given = {**defaults, **gold.arguments}, {**defaults, **said.arguments}
-    # A default that neither call writes is no argument of theirs.
-    names = [*gold.arguments, *(name for name in said.arguments if name not in gold.arguments)]
+    # A default that the gold call does not write is no argument of it, whether it is said or not.
+    extra = [
+        name
+        for name, value in said.arguments.items()
+        if name not in gold.arguments
+        and not (name in defaults and field_score(name, defaults[name], value, similarity) == 1)
+    ]
+    names = [*gold.arguments, *extra]
     fields = {
         name: field_score(name, full[name], given[name], similarity)
         if name in full and name in given
@@ -81,8 +90,8 @@ def field_score(name: str, gold: Any, said: Any, similarity: Similarity) -> floa
     """The score of one argument in [0, 1].
 
     Exact fields are equal when they are the same word or number, however written (`4` and `"4"`,
-    `true` and `"True"`); texts by similarity; expressions by value; boxes by intersection over
-    union. A value of a kind that the field cannot hold scores 0.
+    `true` and `"True"`); texts by similarity of their first 2,000 characters; expressions by value;
+    boxes by intersection over union. A value of a kind that the field cannot hold scores 0.
     """
     kind = KINDS.get(name, "exact")
     if kind == "value":
@@ -94,13 +103,16 @@ def field_score(name: str, gold: Any, said: Any, similarity: Similarity) -> floa
         return 0.0
     if kind == "exact":
         return float(_word(one) == _word(other))
-    return min(max(similarity(one, other), 0.0), 1.0)
+    return min(max(similarity(one[:MOST_CHARACTERS], other[:MOST_CHARACTERS]), 0.0), 1.0)
 
 
 def _plain(value: Any) -> str | None:
     """A JSON scalar as text; None for null, lists and objects, which no field holds."""
     if isinstance(value, bool | int | float | str):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:  # a whole number of more digits than Python writes
+            return None
     return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datasets_builders.gta.rules import read_rule_file
-from datasets_builders.hints import hint
+from datasets_builders.hints import hint, shown
 from trimpi.errors import UserError
 
 Kind = Literal["describe_first", "needs", "substitute", "argument", "exact_names"]
@@ -28,9 +28,10 @@ class SpecialRule:
     """One rule; what a kind does not have is empty.
 
     `describe_first`: of several pictures each is described by `tool` before other calls.
-    `needs`: `tool` is called on a picture after `first` was. `substitute`: `use` is called in place
-    of `tool` in steps marked `when`. `argument`: `tool` gets `argument` by the kind of question.
-    `exact_names`: pictures are named as given; nothing is rewritten.
+    `needs`: before `tool` is called on a picture, `first` is. `substitute`: `use` is called in
+    place of `tool` in steps marked `when`; a source may have `use` itself. `argument`: `tool` gets
+    `argument` by the kind of question. `exact_names`: pictures are named as given; nothing is
+    rewritten.
     """
 
     id: str
@@ -43,6 +44,11 @@ class SpecialRule:
     argument: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def ruled_argument(self) -> str:
+        """The argument that shows whether a call follows the rule; empty where the tool does."""
+        return "image" if self.kind in ("describe_first", "exact_names") else self.argument
+
 
 def read_special_rules(file: Path, tools: Collection[str]) -> tuple[SpecialRule, ...]:
     """Read `special` of a rule file, in the order of the file, which is that of application.
@@ -54,14 +60,25 @@ def read_special_rules(file: Path, tools: Collection[str]) -> tuple[SpecialRule,
     Raises:
         UserError: all faults at once, one line each, with the key.
     """
-    rows = read_rule_file(file).get("special", [])
+    return special_rules(read_rule_file(file), str(file), tools)
+
+
+def special_rules(
+    content: Mapping[str, Any], where: str, tools: Collection[str]
+) -> tuple[SpecialRule, ...]:
+    """The same from what a rule file holds; `where` begins each line of an error.
+
+    Raises:
+        UserError: as `read_special_rules`, but for a file that cannot be read.
+    """
+    rows = content.get("special") or []
     if not isinstance(rows, list):
-        raise UserError(f"{file}: special: must be a list of rules")
+        raise UserError(f"{where}: special: must be a list of rules")
     problems = []
     rules: list[SpecialRule] = []
     for number, row in enumerate(rows, 1):
         faults = list(_faults(row, tools, {rule.id for rule in rules}))
-        problems += [f"{file}: special.{number}: {fault}" for fault in faults]
+        problems += [f"{where}: special.{number}: {fault}" for fault in faults]
         if not faults:
             rules.append(SpecialRule(**{**row, "text": " ".join(row["text"].split())}))
     if problems:
@@ -89,11 +106,20 @@ def _faults(row: Any, tools: Collection[str], taken: Collection[str]) -> Iterato
     for key in wanted:
         if key not in row:
             yield f"needs the key {key!r}; add it"
+        elif key == "values":
+            yield from _value_faults(row[key])
+        elif not isinstance(row[key], str):
+            yield f"{key}: must be a name, found {shown(row[key])}"
         elif key in ("tool", "first", "use") and row[key] not in tools:
             yield f"{key}: unknown tool {row[key]!r}; {hint(row[key], tools)}"
         elif key == "when" and row[key] not in MARKS:
             yield f"when: unknown mark {row[key]!r}; {hint(row[key], MARKS)}"
-        elif key == "argument" and not isinstance(row[key], str):
-            yield f"argument: must be the name of an argument, found {row[key]!r}"
-        elif key == "values" and (not isinstance(row[key], dict) or set(row[key]) != {*QUESTIONS}):
-            yield f"values: must give a value for each of {', '.join(QUESTIONS)}"
+
+
+def _value_faults(values: Any) -> Iterator[str]:
+    if not isinstance(values, dict) or set(values) != {*QUESTIONS}:
+        yield f"values: must give a value for each of {', '.join(QUESTIONS)}"
+        return
+    for name, value in values.items():
+        if not isinstance(value, str | int | float):
+            yield f"values.{name}: must be a text, a number, true or false; found {shown(value)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_builders.gta.calls import Call
-from datasets_builders.hints import hint
+from datasets_builders.hints import hint, shown
 from trimpi.errors import UserError
 
 TYPES = ("text", "image", "int", "float", "bool")
@@ -45,9 +45,9 @@ class Tool:
             if name not in known:
                 cure = hint(name, known, f"it has {', '.join(known) or 'none'}")
                 found.append(f"{self.name} has no argument {name!r}; {cure}")
-            elif not _fits(value, known[name].type):
+            elif not fits(value, known[name].type):
                 found.append(
-                    f"{self.name}.{name} must be of type {known[name].type}, found {value!r}"
+                    f"{self.name}.{name} must be of type {known[name].type}, found {shown(value)}"
                 )
         missing = [i.name for i in self.inputs if not i.optional and i.name not in call.arguments]
         return found + [f"{self.name} needs the argument {name!r}; add it" for name in missing]
@@ -65,6 +65,7 @@ def read_tools(file: Path) -> dict[str, Tool]:
         try:
             tools[name] = _tool(name, record)
         except ValueError as error:
+            name = name.encode(errors="backslashreplace").decode()
             problems.append(f"{file}: {name}: {error}")
     if problems or not tools:
         raise UserError.join(problems or [f"{file}: holds no tool; give GTA's toolmeta.json"])
@@ -78,6 +79,9 @@ def read_json_object(file: Path) -> dict[str, Any]:
         UserError: not readable, not JSON, not an object, or a key is given twice.
     """
 
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no number of JSON")
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         if len(set(keys)) < len(keys):
@@ -86,7 +90,8 @@ def read_json_object(file: Path) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable JSON ({error}); restore the file") from None
     if not isinstance(content, dict):
@@ -106,21 +111,27 @@ def _tool(name: str, record: Any) -> Tool:
     for row in rows:
         if not isinstance(row, Mapping) or not isinstance(row.get("name"), str):
             raise ValueError("an input must be an object with a 'name'; correct it")
-        if row.get("type") not in TYPES:
+        if (kind := row.get("type")) not in TYPES:
             raise ValueError(
-                f"input {row['name']!r}: type {row.get('type')!r} is none of {', '.join(TYPES)}"
+                f"input {row['name']!r}: type {shown(kind)} is none of {', '.join(TYPES)}"
             )
         optional, default = bool(row.get("optional")), row.get("default")
-        if optional and default is not None and not _fits(default, row["type"]):
-            raise ValueError(f"input {row['name']!r}: default {default!r} is no {row['type']}")
+        if optional and default is not None and not fits(default, row["type"]):
+            raise ValueError(f"input {row['name']!r}: default {shown(default)} is no {row['type']}")
         about = row.get("description") or ""
         inputs.append(Input(row["name"], row["type"], str(about), optional, default))
     if len({i.name for i in inputs}) < len(inputs):
         raise ValueError("an input is given twice; drop one")
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise ValueError(f"holds {character!r}, no character of UTF-8; correct it") from None
     return Tool(name, record["description"], tuple(inputs))
 
 
-def _fits(value: Any, kind: str) -> bool:
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is of one of `TYPES`; a whole number is a float too."""
     if kind in ("text", "image"):
         return isinstance(value, str)
     if kind == "bool":

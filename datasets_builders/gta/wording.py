@@ -9,6 +9,8 @@ from datasets_builders.gta.rules import Profile, VersionRule, VersionRules, in_w
 from datasets_builders.gta.source import Task
 from datasets_builders.gta.special import SpecialRule
 from datasets_builders.gta.tools import Input, Tool
+from datasets_builders.gta.verification import oracle_data
+from trimpi.errors import UserError
 from trimpi.policy import Policy, TextPart
 
 INTRODUCTION = (
@@ -26,7 +28,8 @@ def write_policy(
 ) -> Policy:
     """The policy: descriptions of all tools, the rules of versions, and the other rules.
 
-    `metadata["conditions"]` holds every rule's text by its id, for the recital probe.
+    `metadata["conditions"]` holds every rule's text by its id, for the recital probe, `versions`
+    and `special` the rules as data, from which answers are derived again.
     """
     texts = rule_texts(versions, special)
     first = next(iter(versions.tools.values()))[0]
@@ -36,7 +39,8 @@ def write_policy(
     blocks += ["Rules for versions"]
     blocks += [f"Rule {r.id}: {texts[r.id]}" for rules in versions.tools.values() for r in rules]
     blocks += ["General rules", *(f"Rule {rule.id}: {rule.text}" for rule in special)]
-    return Policy(name, (TextPart("\n".join(blocks)),), {"conditions": texts, "unit": "Rule"})
+    metadata = {"conditions": texts, "unit": "Rule", **oracle_data(versions, special)}
+    return Policy(name, (TextPart("\n".join(blocks)),), metadata)
 
 
 def rule_texts(versions: VersionRules, special: Sequence[SpecialRule]) -> dict[str, str]:
@@ -109,18 +113,27 @@ def walk(base: str, profile: Profile, versions: VersionRules) -> list[VersionRul
 
 
 def override_versions(versions: VersionRules) -> VersionRules:
-    """The same rules with each tool's versions moved on, so that every profile gets another one.
+    """The same rules with other versions, for the override evaluation.
+
+    Those that the rule file names; else each tool's versions move on, so that every profile gets
+    another one. A tool of one version keeps it.
 
     Raises:
-        ValueError: a tool's versions are all the same, so that none can move.
+        UserError: no version changes.
     """
     moved = {}
     for tool, rules in versions.tools.items():
         names = sorted({rule.version for rule in rules})
-        if len(names) < 2:
-            raise ValueError(f"{tool} has one version alone")
-        following = {n: names[(i + 1) % len(names)] for i, n in enumerate(names)}
-        moved[tool] = tuple(replace(rule, version=following[rule.version]) for rule in rules)
+        following = {name: names[(i + 1) % len(names)] for i, name in enumerate(names)}
+        changes = versions.override.get(tool, {}) if versions.override else following
+        moved[tool] = tuple(
+            replace(rule, version=changes.get(rule.version, rule.version)) for rule in rules
+        )
+    if moved == dict(versions.tools):
+        raise UserError(
+            "versions: every tool has one alone, so that none can change under override; say what "
+            "changes with 'override: {TOOL: {v1: v2}}'"
+        )
     return VersionRules(versions.attributes, moved)
 
 

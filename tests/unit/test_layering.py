@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "policy_file", "rules", "sample",
-                "prompt", "grading", "graders"}  # fmt: skip
+                "prompt", "grading", "graders", "yaml_text"}  # fmt: skip
 """Modules of trimpi that a builder may import (and `trimpi` itself, for its version)."""
 
 LAYERS = {

@@ -7,6 +7,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from string import ascii_letters
 from typing import Any
 
 from trimpi.prompt import parse_response
@@ -16,7 +17,11 @@ MAX_CHARACTERS = 20_000
 MAX_DEPTH = 32
 """Deeper lists and objects are no answer: comparing them would exhaust the stack."""
 
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+MOST_FENCES = 8
+"""Of a text's fenced blocks so many are looked at, from the last one on."""
+
+_AFTER = re.compile(r"(?:[\s`'\".,;:!*_)\]}]|</?\w{1,20}>|<\|\w{1,20}\|>)*")
+"""What may follow a bare object: marks and closing tags, no words."""
 
 
 class DuplicateKey(ValueError):
@@ -26,27 +31,82 @@ class DuplicateKey(ValueError):
 def candidates(text: str) -> Iterator[str]:
     """Where JSON may stand in a completion, the likeliest first.
 
-    The last `\\boxed{}` (and a fenced block or `\\text{}` in it), then the fenced blocks outside of
-    `<think>`, then the objects in braces there, both from the last to the first.
+    The last `\\boxed{}` (and a fenced block or `\\text{}` in it), then the fenced blocks from the
+    last one on, then the object in braces that the text ends with, all outside of `<think>`.
     """
+    text = outside_of_thoughts(text)
     yield from boxed(text) or ()
-    tail = text.rpartition("</think>")[2]
-    yield from reversed(_FENCE.findall(tail))
-    yield from reversed(list(_objects(tail)))
+    yield from _fenced(text)
+    yield from _last_object(text)
 
 
 def boxed(text: str) -> list[str] | None:
-    """Readings of the last `\\boxed{}`: its content, fenced blocks in it, that of `\\text{}`.
+    """Readings of the last `\\boxed{}`: its content, fenced blocks in it, that of `\\text{}`, and
+    without LaTeX's backslashes.
 
     None without a box.
     """
     content = parse_response(text).answer
     if content is None:
         return None
-    found = [content, *reversed(_FENCE.findall(content))]
+    found = [content, *_fenced(content)]
     if content.startswith("\\text{") and content.endswith("}"):
         found.append(content[len("\\text{") : -1])
+    if "\\" in content:
+        found.append(re.sub(r"\\([{}_])", r"\1", content))
     return found
+
+
+def outside_of_thoughts(text: str) -> str:
+    """A completion without its reasoning.
+
+    Blocks `<think>...</think>` are taken out, and so is everything after a `<think>` without an end
+    or before a `</think>` without a beginning, which chat templates leave.
+    """
+    kept: list[str] = []
+    inside = begun = False
+    for piece in re.split(r"(</?think>)", text):
+        if piece == "<think>":
+            inside = begun = True
+        elif piece == "</think>":
+            kept = kept if begun else []
+            inside, begun = False, True
+        elif not inside:
+            kept.append(piece)
+    return "".join(kept)
+
+
+def _fenced(text: str) -> Iterator[str]:
+    """The contents of fenced blocks from the last one on, without the name of a language."""
+    pieces = text.split("```")
+    # Every second piece is fenced; the last one never is, for want of an end.
+    inner = [piece for number, piece in enumerate(pieces[:-1]) if number % 2]
+    for piece in reversed(inner[-MOST_FENCES:]):
+        yield piece.lstrip(ascii_letters).strip()
+
+
+def _last_object(text: str) -> Iterator[str]:
+    """The stretch in braces that a text ends with; an opening brace without an end is passed over.
+
+    First braces in double quotes do not count; then, since a stray quote hides braces, they do.
+    """
+    for quotes in (True, False):
+        opened: list[int] = []
+        start = end = 0
+        quoted = False
+        for match in re.finditer(r'\\.|["{}]', text, re.DOTALL):
+            if quoted:
+                quoted = match[0] != '"'
+                continue
+            mark = match[0][-1]
+            if mark == "{":
+                opened.append(match.end() - 1)
+            elif mark == "}" and opened:
+                start, end = opened.pop(), match.end()
+            elif mark == '"':
+                quoted = quotes and bool(opened)
+        if end and _AFTER.fullmatch(text, end):
+            yield text[start:end]
 
 
 def read_answer(text: str) -> dict[str, Any] | None:
@@ -60,6 +120,7 @@ def read_answer(text: str) -> dict[str, Any] | None:
     """
     if len(text) > MAX_CHARACTERS:
         return None
+    text = outside_of_thoughts(text)
     offered = boxed(text)
     if offered is None:
         offered = list(candidates(text))[:1]
@@ -73,7 +134,8 @@ def read_answer(text: str) -> dict[str, Any] | None:
 def read_json(text: str, unique: bool = False) -> Any:
     """The JSON, or the literal in Python's writing, that a text is; None for anything else.
 
-    A comma before a closing bracket is tolerated, `NaN` and `Infinity` are null.
+    A comma before a closing bracket and line breaks inside of texts are tolerated, `NaN` and
+    `Infinity` are null.
 
     Args:
         text: the whole text.
@@ -83,10 +145,12 @@ def read_json(text: str, unique: bool = False) -> Any:
         DuplicateKey: with `unique`, a key stands twice.
     """
     text = text.strip()
+    if not text.startswith(("{", "[")) or not text.endswith(("}", "]")):
+        return None
     hook = _distinct if unique else dict
     for attempt in (text, re.sub(r",\s*([}\]])", r"\1", text)):
         try:
-            return json.loads(attempt, parse_constant=lambda _: None, object_pairs_hook=hook)
+            return json.loads(attempt, parse_constant=_null, object_pairs_hook=hook, strict=False)
         except DuplicateKey:
             raise
         except (ValueError, RecursionError):
@@ -95,11 +159,17 @@ def read_json(text: str, unique: bool = False) -> Any:
         tree = ast.parse(text, mode="eval")
         if unique:
             _check_literal(tree)
-        return ast.literal_eval(tree)  # reads constants and containers of them, runs nothing
+        content = ast.literal_eval(tree)  # reads constants and containers of them, runs nothing
+        repr(content)  # a ValueError, if it holds a hexadecimal number too long for decimal digits
+        return content
     except DuplicateKey:
         raise
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+
+
+def _null(_: str) -> None:
+    """NaN and Infinity."""
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,22 +205,3 @@ def _is_plain(value: Any) -> bool:
             return True
         level = below
     return False
-
-
-def _objects(text: str) -> Iterator[str]:
-    """Outermost stretches in braces, in order; braces inside of double quotes do not count."""
-    depth = start = 0
-    quoted = escaped = False
-    for index, character in enumerate(text):
-        if quoted:
-            quoted = escaped or character != '"'
-            escaped = character == "\\" and not escaped
-        elif depth and character == '"':
-            quoted, escaped = True, False
-        elif character == "{":
-            start = start if depth else index
-            depth += 1
-        elif character == "}" and depth:
-            depth -= 1
-            if not depth:
-                yield text[start : index + 1]

@@ -6,6 +6,7 @@ makes the copies again, and `LICENCES.md`. The packages (scikit-image, scikit-le
 needed for that alone. What the photographs show is annotated by hand in `photos.yaml`.
 """
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -97,4 +98,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

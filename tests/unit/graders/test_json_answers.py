@@ -67,7 +67,7 @@ def test_one_answer_in_many_writings(text: str) -> None:
             "key 'response' given twi",
         ),
         ("{'response': 'block', 'response': 'block'}", 0, "key 'response' given twice"),
-        ('{"response": "block", "severity": 3', 0, "no JSON object"),
+        ('{"response": "block", "severity": ', 0, "no JSON object"),
         (f"[{GOLD}, {GOLD}]", 0, "no JSON object"),
         ("block", 0, "no JSON object"),
         ("{'response': {'block'}, 'severity': b'3'}", 0, "no JSON object"),

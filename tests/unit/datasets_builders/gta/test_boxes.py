@@ -22,12 +22,14 @@ def test_writings_of_a_box(value: Any) -> None:
     ["", "1, 2, 3", "1, 2, 3, 4, 5", "(a, b, c, d)", "(1, 2, 3, nan)", "(1, 2, 3, inf)", None, 7,
      "(3, 2, 1, 4)", "(1, 4, 3, 2)", "(1, 2, 1, 4)", "(1, 2, 3, 2)", [1, 2, 3], ["1", 2, 3, 4],
      [1, 2, math.nan, 4], [0, 0, math.inf, 4], [True, 2, 3, 4], {"x1": 1}, "9" * 9999,
-     [0, 0, 10**400, 4], "(1e3, 0, 2e3, 5)"],
-    ids=range(21),
+     [0, 0, 10**400, 4], "(1e3, 0, 2e3, 5)", [0, 0, 1e-200, 1e-200],
+     [1e-310, 0, 2e-310, 1e-320]],
+    ids=range(23),
 )  # fmt: skip
 def test_what_is_no_box(value: Any) -> None:
     assert parse_box(value) is None
     assert overlap(value, "(0, 0, 1, 1)") == overlap("(0, 0, 1, 1)", value) == 0
+    assert overlap(value, value) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Values of expressions: what Python's arithmetic says, and nothing at all for hostile text."""
 
 import math
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -389,11 +389,13 @@ def test_there_are_enough_of_them() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_has_no_value_takes_no_time_and_does_nothing(
-    text: str, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    best_of_three: Callable[[Callable[[], object]], float],
 ) -> None:
-    start = time.process_time()
     assert value_of(text) is None
-    assert time.process_time() - start < 0.05
+    assert best_of_three(lambda: value_of(text)) < 0.05
     assert not Path(MARK).exists() and capsys.readouterr() == ("", "") and not recwarn
 
 
@@ -408,12 +410,20 @@ def test_any_text_has_a_finite_value_or_none(text: str) -> None:
     assert found is None or math.isfinite(found)
 
 
-def test_the_slowest_calls_that_are_allowed_are_fast() -> None:
+def test_the_least_common_multiple_of_many_numbers() -> None:
+    assert value_of("lcm(4, 6, 10)") == 60 and value_of("math.lcm(-4, 6)") == 12
+    assert value_of("lcm(0, 5)") == 0 and value_of("lcm(2**2000, 2**1990, 8)") == 2**2000
+    assert value_of("lcm(2.5, 5)") is None and value_of("lcm([4, 6])") is None
+
+
+def test_the_slowest_calls_that_are_allowed_are_fast(
+    best_of_three: Callable[[Callable[[], object]], float],
+) -> None:
     big = "9" * 1200
     texts = [f"{name}({', '.join([arg] * count)})" for name in FUNCTIONS for count in (1, 2)
              for arg in (big, "500", "[" + ", ".join(["9e99"] * 140) + "]")]  # fmt: skip
     texts += [f"{big} {sign} {big[:-300]}" for sign in ("*", "//", "%", "**")]
+    primes = [p for p in range(2, 400) if all(p % q for q in range(2, p))]
+    texts += [f"lcm({', '.join(f'{p}**{int(4090 / math.log2(p))}' for p in primes[:73])})"]
     for text in texts:
-        start = time.process_time()
-        value_of(text)
-        assert time.process_time() - start < 0.05, text
+        assert best_of_three(lambda text=text: value_of(text)) < 0.05, text  # type: ignore[misc]

@@ -75,7 +75,7 @@ def test_several_pictures_are_described_first_and_once() -> None:
     ]
     assert found[0].rules == ("S1", "S5", "ImageDescription.2")
     assert found[0].thought == (
-        "The request comes with several pictures, so I describe image/0.jpg first."
+        "The request comes with several pictures, so I describe image/0.jpg before anything else."
     )
     assert found[3].rules == ("S5", "OCR.2")
     assert [s[0] for s in ruled(task(*steps))] == ["OCR_v4", "ImageDescription_v4"]  # one picture
@@ -85,10 +85,36 @@ def test_a_region_needs_its_box() -> None:
     about = {"image": "image/0.jpg", "bbox": "(0, 0, 1, 1)", "attribute": "color"}
     region = step("RegionAttributeDescription", **about)
     box = step("TextToBbox", image="image/0.jpg", text="hat")
-    assert ruled(task(box, region))[1][2] == ("S2", "S5", "RegionAttributeDescription.1")
+    first, second = ruled(task(box, region))
+    assert (first[0], first[2]) == ("TextToBbox", ("S2", "S5"))
+    assert (second[0], second[2]) == (
+        "RegionAttributeDescription_v2",
+        ("S5", "RegionAttributeDescription.1"),
+    )
     elsewhere = step("TextToBbox", image="image/9.jpg", text="hat")
     for steps in ((region,), (region, box), (elsewhere, region)):
         with pytest.raises(
             UserError, match=r"task 't': RegionAttributeDescription on 'image/0\.jpg'"
         ):
             ruled(task(*steps))
+
+
+def test_the_box_that_a_region_quotes_is_the_one_that_was_needed() -> None:
+    about = {"image": "image/0.jpg", "bbox": "(0, 0, 1, 1)", "attribute": "color"}
+    region = step("RegionAttributeDescription", **about)
+    hat, cat = (
+        Step(Call("TextToBbox", {"image": "image/0.jpg", "text": text}), f"{box}, score 99")
+        for text, box in (("hat", "(0, 0, 1, 1)"), ("cat", "(5, 5, 9, 9)"))
+    )
+    count = step("CountGivenObject", image="image/0.jpg", text="hat")
+    found = ruled(task(hat, cat, count, region, region))
+    assert ["S2" in ids for _, _, ids in found] == [True, False, False, False, False]
+    plain = step("TextToBbox", image="image/0.jpg", text="hat")
+    found = ruled(task(plain, plain, region))
+    assert ["S2" in ids for _, _, ids in found] == [False, True, False]
+    assert "S2" not in ruled(task(plain))[0][2]  # nothing needs it
+
+
+def test_a_source_may_call_the_tool_that_a_rule_asks_for() -> None:
+    ((name, _, ids),) = ruled(task(step("MathOCR", image="image/0.jpg")))
+    assert (name, ids) == ("MathOCR", ("S3", "S5"))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from datasets_builders.gta import rules as module
 from datasets_builders.gta.rules import Interval, VersionRules, in_words, read_version_rules
+from datasets_builders.gta.wording import override_versions
 from trimpi.errors import UserError
 
 FILE = Path(module.__file__).with_name("rules.yaml")
@@ -73,12 +74,13 @@ def test_the_bounds_belong_where_the_paper_puts_them() -> None:
     assert [ocr("D", a, 751) for a in (20, 21)] == ["OCR_v2", "OCR_v1"]
 
 
-def test_the_cells_reach_every_rule() -> None:
+def test_the_rules_in_the_form_of_all_policies() -> None:
     for tool, rules in PAPER.tools.items():
-        reached = [PAPER.rule_for(tool, cell) for cell in PAPER.cells(tool)]
-        assert {rule.id for rule in reached if rule} == {rule.id for rule in rules}
-    assert len(PAPER.cells("CountGivenObject")) == 4
-    assert len(PAPER.cells("OCR")) == 4 * 2 * 3  # accounts, ages, credits
+        found = PAPER.rule_set(tool)
+        assert found.faults() == [] and [r.id for r in found.rules] == [r.id for r in rules]
+        profile = {"account_type": "C", "age": 20, "credits": 750}
+        deciding = found.decide(profile)
+        assert deciding is not None and deciding.outcome == PAPER.versioned(tool, profile)
 
 
 def test_conditions_in_words() -> None:
@@ -119,10 +121,7 @@ def test_a_new_tool_and_a_new_version_are_new_lines(tmp_path: Path) -> None:
         ),
         (
             [{"age": "< 18", "account": "A", "version": "v1"}, {"age": ">= 18", "version": "v2"}],
-            [
-                "versions.T: no rule for account B, age 0 to 17; add one",
-                "versions.T: no rule for account C, age 0 to 17; add one",
-            ],
+            ["versions.T: no rule for account B or C, age 0 to 17; add one"],
         ),
         (
             [{"version": "v1"}, {"account": "B", "version": "v2"}],
@@ -152,6 +151,40 @@ def test_a_new_tool_and_a_new_version_are_new_lines(tmp_path: Path) -> None:
         (
             [{"age": "> 99", "version": "v1"}],
             ["versions.T.1.age: '> 99' holds for no number from 0 to 99"],
+        ),
+        (
+            [{"account": ["A", "B"], "version": "v1"}, {"age": "> 9", "version": "v2"}],
+            [
+                "versions.T: T.1 and T.2 overlap at account A or B, age 10 to 99; change one",
+                "versions.T: no rule for account C, age 0 to 9; add one",
+            ],
+        ),
+        (
+            [{"version": "v1"}, *({"account": a, "version": "v2"} for a in "ABC")],
+            ["versions.T: T.1 and T.2 overlap at account A; it overlaps 2 more; change one"],
+        ),
+        (
+            [{"age": f"= {age}", "version": "v1"} for age in range(0, 99, 2)],
+            [
+                "versions.T: no rule for age 1, nor for age 3, nor for age 5, nor for 47 other "
+                "parts; add one"
+            ],
+        ),
+        (
+            [{"age": "<= " + "9" * 5000, "version": "v1"}],
+            [
+                "versions.T.1.age: must be comparisons such as '> 250, <= 750'; found "
+                f"'<= {'9' * 34}...{'9' * 38}'"
+            ],
+        ),
+        (
+            [{"version": ""}, {"version": 'v 5"x'}],
+            [
+                "versions.T.1.version: must be a word of letters, digits, '.' and '-', such as v1; "
+                "found ''",
+                "versions.T.2.version: must be a word of letters, digits, '.' and '-', such as v1; "
+                "found 'v 5\"x'",
+            ],
         ),
         ([{"age": "> 9"}], ["versions.T.1: must be an object with a 'version', a word such as v1"]),
         ([], ["versions.T: must be a list of rules; give it at least one"]),
@@ -183,7 +216,84 @@ def test_faults_of_attributes(tmp_path: Path, attributes: object, line: str) -> 
 def test_files_that_are_no_rules(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_version_rules(tmp_path / "absent.yaml")
-    for text, line in (("a: [", "not YAML"), ("- 1", "must hold the keys"), ("a: 1", "versions:")):
+    nine = "9" * 5000
+    levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9)]
+    for text, line in (
+        ("a: [", "not YAML"),
+        ("- 1", "must hold the keys"),
+        ("a: 1", "versions:"),
+        ("a: " + "[" * 5000, r"x.yaml: not YAML \(maximum recursion depth"),
+        ("a: &x {b: *x}", r"x.yaml: not YAML \(maximum recursion depth"),
+        ("\n".join(levels), r"x.yaml: not YAML \(more than 100000 entries"),
+        (f"attributes: {{age: {{from: 0, to: {nine}}}}}", r"x.yaml: not YAML \(Exceeds the limit"),
+        ("versions: {}\nattributes: {}\nversions: {}", "x.yaml:3: versions: key given twice"),
+        ("versions:\n  T: []\n  T: []", r"x.yaml:3: versions.T: key given twice; keep one"),
+        ("versions:\n  T:\n  - {age: 1, age: 2}", r"x.yaml:3: versions.T.0.age: key given twice"),
+    ):
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(UserError, match=line):
             read_version_rules(tmp_path / "x.yaml")
+
+
+def test_many_attributes_are_proven_at_once(tmp_path: Path) -> None:
+    """The profiles that they tell apart are too many to be tried."""
+    attributes = {f"a{n}": {"from": 0, "to": 100} for n in range(13)}
+    middle = {name: ">= 1, < 50" for name in attributes}
+    file = written(tmp_path, {"T": [{**middle, "version": "v1"}]}, attributes)
+    with pytest.raises(UserError) as caught:
+        read_version_rules(file)
+    (line,) = str(caught.value).splitlines()
+    assert line.endswith(", nor for 23 other parts; add one")
+
+
+VERSIONS = {
+    "Old": [{"age": "< 18", "version": "v1"}, {"age": ">= 18", "version": "v2"}],
+    "One": [{"version": "v1"}],
+}
+
+
+def overridden(folder: Path, **content: object) -> VersionRules:
+    file = written(folder, VERSIONS)
+    if content:
+        file.write_text(file.read_text() + yaml.safe_dump(content))
+    return override_versions(read_version_rules(file))
+
+
+def test_versions_move_on_and_single_ones_stay(tmp_path: Path) -> None:
+    moved = overridden(tmp_path)
+    assert [rule.version for rule in moved.tools["Old"]] == ["v2", "v1"]
+    assert [rule.version for rule in moved.tools["One"]] == ["v1"]
+
+
+def test_the_file_may_say_which_versions_change(tmp_path: Path) -> None:
+    moved = overridden(tmp_path, override={"Old": {"v1": "v3"}, "One": {"v1": "v9"}})
+    assert [rule.version for rule in moved.tools["Old"]] == ["v3", "v2"]
+    assert [rule.version for rule in moved.tools["One"]] == ["v9"]
+    assert [r.id for r in moved.tools["Old"]] == ["Old.1", "Old.2"]
+
+
+def test_single_versions_alone_cannot_move() -> None:
+    only = module.version_rules(
+        {"attributes": {"a": ["x"]}, "versions": {"One": VERSIONS["One"]}}, "rules"
+    )
+    with pytest.raises(UserError, match="versions: every tool has one alone, so that none can"):
+        override_versions(only)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ([], ": must map tools to {version: version that takes its place}; drop it"),
+        ({}, ": must map tools to {version"),
+        ({"Odl": {"v1": "v2"}}, ".Odl: no tool of 'versions'; did you mean 'Old'?"),
+        ({"Old": "v2"}, ".Old: must be {version: version that takes its place}; found 'v2'"),
+        ({"Old": {"v7": "v2"}}, ".Old: unknown version 'v7'; known: v1, v2"),
+        ({"Old": {"v1": 2}}, ".Old.v1: must be a word of letters, digits, '.' and '-', such as v1"),
+        ({"Old": {"v1": "v1"}}, ".Old: changes nothing; drop it, or name other versions"),
+    ],
+)
+def test_faults_of_an_override(tmp_path: Path, override: object, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        overridden(tmp_path, override=override)
+    assert f"rules.yaml: override{line}" in str(caught.value)

@@ -1,5 +1,6 @@
 """Scores of tool calls, each expectation worked out by hand."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,9 +49,44 @@ def test_a_default_left_out_is_a_default_written() -> None:
     plain = Call("GoogleSearch_v1", {"query": "x"})
     ten, four = (Call("GoogleSearch_v1", {"query": "x", "k": k}) for k in (10, 4))
     assert score(plain, ten, k=10).overall == score(ten, plain, k=10).overall == 1
+    assert score(plain, ten, k=10).fields == {"query": 1}
     assert score(four, plain, k=10).fields == {"query": 1, "k": 0}
     assert score(plain, four, k=10).fields == {"query": 1, "k": 0}
     assert score(plain, plain, k=10).fields == {"query": 1}
+
+
+def test_writing_a_default_earns_nothing() -> None:
+    bare, written = ({"image": "z", "text": "-"}, {"image": "z", "text": "-", "top1": True})
+    for said in (bare, written):
+        assert score(BOX, Call("TextToBbox", said), top1=True).argument == 0
+    assert score(BOX, Call("TextToBbox", {"top1": True}), top1=True).argument == 0
+
+
+def test_numbers_too_long_to_write_score_nothing() -> None:
+    for name in ("k", "image", "query", "expression", "bbox"):
+        assert field_score(name, "1", 16**9_000, lexical_similarity) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" + "!" * 19_800 + "a", "!" * 19_800, "ab " * 6_500, "\ufdfa" * 19_800, "a" * 19_800,
+     "x! " * 6_500],
+    ids=range(6),
+)  # fmt: skip
+def test_likeness_of_long_texts_takes_no_time(
+    text: str, best_of_three: Callable[[Callable[[], object]], float]
+) -> None:
+    for gold in ("price of fish", text):
+        spent = best_of_three(
+            lambda gold=gold: field_score("query", gold, text, lexical_similarity)
+        )  # type: ignore[misc]
+        assert spent < 0.1
+
+
+def test_texts_are_compared_up_to_a_limit() -> None:
+    long = "word " * 400
+    assert len(long) == 2_000
+    assert field_score("query", long + "one", long + "other", lexical_similarity) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,6 +120,10 @@ def test_a_default_left_out_is_a_default_written() -> None:
         ("text", "", "", 1),
         ("text", "red car", "", 0),
         ("text", "red car", 7, 0),
+        ("text", "?", "!", 0),
+        ("text", "???", " ??? ", 1),
+        ("text", "", "?", 0),
+        ("text", "(a) 50%!", "(A) 50%", 1),
         ("query", "3", 3, 1),
     ],
 )
