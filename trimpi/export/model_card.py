@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from trimpi import __version__
+from trimpi.errors import UserError
 from trimpi.model_folder import read_lineage
 from trimpi.prompt import INSTRUCTION
 from trimpi.runs import read_json
@@ -67,7 +68,7 @@ def _policies(run: Path, recipe: Mapping[str, Any]) -> str:
     folder = recipe.get("data", {}).get("folder") or run / "data"
     try:
         policies = DataFolder(Path(folder)).policies
-    except Exception:  # the data may be gone by now; the card does without
+    except (UserError, OSError):  # the data may be gone by now; the card does without
         return "its policy"
     told = [
         f"policy {p.name}"
@@ -139,6 +140,8 @@ def _use(target: str) -> list[str]:
         'trimpi ask DIR --image picture.png "the request"',
         "vllm serve DIR",
         "```",
+        "",
+        "With transformers (some processors, such as Qwen2.5-VL's, need torchvision):",
         "",
         "```python",
         "from transformers import AutoModelForImageTextToText, AutoProcessor",
