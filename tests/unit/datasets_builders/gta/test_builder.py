@@ -330,7 +330,7 @@ def function(task: Any, call: int) -> Any:
 
 def test_rules_that_no_row_exercises_are_said(gta: Path, folder: DataFolder) -> None:
     assert [note.partition(":")[0] for note in folder.card["notes"]] == [
-        "split train_cot", "split test", "split override",
+        "train_cot", "test, override",
     ]  # fmt: skip
     assert "no call is decided by ImageDescription.1, " in folder.card["notes"][0]
     assert folder.card["notes"][0].endswith("; give more tasks or profiles")

@@ -114,7 +114,10 @@ def test_several_calls_of_a_turn_and_a_last_call_without_result(tmp_path: Path) 
         ({"dialogs": 3}, "must be an object with 'dialogs'"),
         (task({"role": "system"}), "turn 2: role 'system' is none of"),
         (task({"role": "assistant", "tool_calls": [{}]}), "turn 2: a tool call without name"),
-        ({**GOOD, "files": [{"path": "image/b.png"}]}, "picture 'image/b.png' is not in"),
+        (
+            task(calls("OCR", image="image/b.png"), RESULT, files=("image/b.png",)),
+            "picture 'image/b.png' is not in",
+        ),
         ({**GOOD, "files": [{"path": "../b.png"}]}, "picture '../b.png' leaves"),
         ({**GOOD, "files": [{"path": "a\0.png"}]}, "picture 'a\\x00.png' is no name of a file"),
         ({**GOOD, "files": [{"path": "a" * 400}]}, "picture 'aaaaaaaaaaaaaaaaaaaaaaa"),
