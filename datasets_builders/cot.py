@@ -177,4 +177,4 @@ def reverse_cot(
 def _rationale(text: str) -> str:
     within = parse_response(text).rationale
     reasoning = (text if within is None else within).split("\\boxed")[0]
-    return " ".join(re.split("</?think>", reasoning)).strip()
+    return " ".join(part.strip() for part in re.split("</?think>", reasoning)).strip()

@@ -176,11 +176,16 @@ def _folder(arguments: Arguments) -> Path:
 
 def _notes(source: Source, table: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What a user should know of a data set that is built all the same."""
-    unused = []
+    splits: dict[tuple[str, ...], list[str]] = {}
     for split, ids in never_used(table).items():
-        more = f" and {len(ids) - 10} more rules" if len(ids) > 10 else ""
-        named = f"{', '.join(ids[:10])}{more}"
-        unused.append(f"split {split}: no call is decided by {named}; give more tasks or profiles")
+        splits.setdefault(tuple(ids), []).append(split)
+    unused = []
+    for rules, names in splits.items():
+        more = f" and {len(rules) - 10} more rules" if len(rules) > 10 else ""
+        unused.append(
+            f"{', '.join(names)}: no call is decided by {', '.join(rules[:10])}{more}; "
+            "give more tasks or profiles"
+        )
     return [*([note] if (note := left_out_note(source)) else []), *unused]
 
 

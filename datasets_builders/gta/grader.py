@@ -74,8 +74,9 @@ def score(sample: Sample, completion: Completion, similarity: Similarity) -> Sco
 
     `parts` holds `tool`, `argument`, the score of each argument as `field/<name>`, and for each
     rule in `facts["rules"]` as `rule/<id>` whether the call follows it: a rule of versions by the
-    versioned name, a rule of an argument by that argument of the right tool, any other by the tool
-    alone. A completion without a readable call scores 0: it is wrong, not ungradable.
+    versioned name, a rule about an argument (`facts["ruled_arguments"]`: `k`, the picture that is
+    described or named) by that argument of the right tool, any other by the tool alone. A
+    completion without a readable call scores 0: it is wrong, not ungradable.
 
     Raises:
         UserError: the sample's own answer is no call.
@@ -86,6 +87,20 @@ def score(sample: Sample, completion: Completion, similarity: Similarity) -> Sco
 
 
 def diagnose(sample: Sample, completion: Completion) -> dict[str, Any]:
+    """See `first_error`; texts are compared as `grade` does."""
+    return first_error(sample, completion, lexical_similarity)
+
+
+def diagnose_by_bertscore(sample: Sample, completion: Completion) -> dict[str, Any]:
+    """See `first_error`; texts are compared as `bertscore` does.
+
+    Raises:
+        UserError: as `trimpi.bertscore.from_environment` does.
+    """
+    return first_error(sample, completion, bertscore.similarity)
+
+
+def first_error(sample: Sample, completion: Completion, similarity: Similarity) -> dict[str, Any]:
     """The first thing that is wrong with a call, the rules cited for it, and the version called.
 
     Returns:
@@ -111,7 +126,7 @@ def diagnose(sample: Sample, completion: Completion) -> dict[str, Any]:
         error = "tool"
     elif said.name != gold.name:
         error = "version"
-    elif dict(grade(sample, completion).parts)["argument"] < 1:
+    elif score(sample, completion, similarity).parts["argument"] < 1:
         error = "argument"
     elif of_tool := {rule for rule in cited if _of_versions(rule, tool)}:
         fit = of_tool <= set(known) and bool(of_tool & deciding)

@@ -77,6 +77,31 @@ def test_a_dry_run_loads_no_weights(recipe: Path, qwen: Path, tmp_path: Path) ->
     assert call("run", recipe, "--dry-run", "--set", f"model.path={copy}").exit_code == 0
 
 
+def test_a_dry_run_looks_whether_data_that_are_built_are_those_asked_for(
+    recipe: Path, tmp_path: Path
+) -> None:
+    replaced = ("data:", "model:")
+    lines = [line for line in recipe.read_text().splitlines() if not line.startswith(replaced)]
+    lines.append("data: {builder: 'datasets_builders.gta.builder:build'}")
+    lines.append("model: {path: 'package://trimpi/models/tiny-vlm-tools', max_pixels: 6144}")
+    lines.append("grader: datasets_builders.gta.grader:grade")
+    recipe.write_text("\n".join(lines).replace("rl: {", "rl: {split: train_cot, "))
+    assert call("data", "build", recipe).exit_code == 0
+    assert call("run", recipe, "--dry-run").exit_code == 0
+    source = ("--set", "data.args.source=/nonexistent")
+    built = f"{tmp_path}/run/data: built with other arguments than data asks for; choose another"
+    nowhere = "data.args: /nonexistent: no such folder"
+    for words in (("--dry-run",), ()):
+        first, second = faults("run", recipe, *words, *source)
+        assert built in first and nowhere in second
+    (line,) = faults("run", recipe, "--dry-run", "--overwrite", *source)
+    assert nowhere in line
+    other = ("--dry-run", "--set", "data.seed=1")
+    assert built in faults("run", recipe, *other)[0]
+    (tmp_path / "run" / "data.json").unlink()
+    assert "data.json is gone" in faults("run", recipe, "--dry-run")[0]
+
+
 def test_a_dry_run_reports_all_faults(recipe: Path, data: DataFolder, tmp_path: Path) -> None:
     lines = faults(
         *("run", recipe, "--dry-run"),

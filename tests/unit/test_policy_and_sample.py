@@ -107,6 +107,10 @@ def test_a_row_may_hold_any_line_separator_of_unicode(folder: Path) -> None:
     [
         (b"\xff\xfe\x00", r"test\.jsonl: not UTF-8 text"),
         (b"[" * 100_000 + b"\n", r"test\.jsonl:1: not JSON \(nested too deep\)"),
+        (
+            b'{"id": ' + b"9" * 5_000 + b"}\n",
+            r"test\.jsonl:1: not JSON \(Exceeds the limit \(4300 digits\)[^;]*\); correct the row",
+        ),
         (b"[1]\nnull\n", r"test\.jsonl:2: a row must be a JSON object"),
     ],
 )

@@ -109,6 +109,8 @@ def test_what_is_stored(tmp_path: Path) -> None:
         b'{"text": "x", "finish": "stop", "usage": {}}',
         b'{"key": "KEY", "text": 3, "finish": "stop", "usage": {}}',
         b'{"key": "KEY", "text": "x", "usage": {}}',
+        rb'{"key": "KEY", "text": "\ud800", "finish": "stop", "usage": {}}',
+        b"[" * 100_000,
     ],
 )
 def test_a_damaged_file_is_asked_for_again_and_replaced(tmp_path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ from datasets_builders.cot import forward_cot, reverse_cot, reverse_messages
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
 from trimpi.policy import Policy, TextPart
+from trimpi.prompt import parse_response, render_target
 from trimpi.sample import Sample
 
 POLICIES = {"vlomar": Policy("Vlomar", (TextPart("Red means Case 1."),))}
@@ -43,7 +44,13 @@ def test_only_right_whole_and_reasoned_completions_are_kept() -> None:
         SAMPLES, POLICIES, model, exact_answer, max_new_tokens=50, attempts=1
     )
     assert [(row.id, row.rationale) for row in rows] == [("r0", "It is red.")]
-    assert report.to_json() == {"asked": 4, "kept": 1, "dropped": 3, "completions": 4}
+    assert report.to_json() == {
+        "asked": 4,
+        "kept": 1,
+        "dropped": 3,
+        "completions": 4,
+        "truncated": 1,
+    }
 
 
 def test_the_policy_is_in_context_and_only_open_rows_are_asked_again() -> None:
@@ -77,3 +84,30 @@ def test_reverse_rationales_are_taken_as_written_without_tags_and_box() -> None:
     rows, report = reverse_cot(SAMPLES, POLICIES, model, max_new_tokens=50)
     assert [row.rationale for row in rows] == ["It is red.", "Plain words.", "So"]
     assert report.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rationale"),
+    [
+        ("<think> It is red.", "It is red."),
+        ("<think> It is <think> red. </think> \\boxed{1}", "It is red."),
+        ("It is red. </think> \\boxed{1}", "It is red."),
+        ("<think></think>\\boxed{1}", None),
+        ("<think> \\boxed{1} </think>", None),
+    ],
+)
+def test_reverse_rationales_make_well_formed_targets(text: str, rationale: str | None) -> None:
+    rows, _ = reverse_cot(
+        SAMPLES[:2], POLICIES, Scripted([Said(text), Said("Fine.")]), max_new_tokens=50
+    )
+    assert [row.rationale for row in rows] == [*([rationale] if rationale else []), "Fine."]
+    assert all(parse_response(render_target(row, "cot")).well_formed for row in rows)
+
+
+def test_a_limit_that_ends_all_completions_is_named() -> None:
+    cut = [Said("It is", truncated=True)] * 3 + [Said("")]
+    words = "the length limit ended 3 of 4 completions: raise cot_tokens; use a"
+    with pytest.raises(UserError, match=f"none of 4 rows got a rationale; {words}nother model"):
+        reverse_cot(SAMPLES, POLICIES, Scripted(cut), max_new_tokens=5)
+    with pytest.raises(UserError, match=f"in 1 attempts; {words} stronger model"):
+        forward_cot(SAMPLES, POLICIES, Scripted(cut), exact_answer, max_new_tokens=5, attempts=1)

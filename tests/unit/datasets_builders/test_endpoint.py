@@ -1,9 +1,11 @@
 """The endpoint generator against a real HTTP server that answers well and badly."""
 
 import base64
+import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -146,6 +148,7 @@ def test_nonsense_is_tried_again(serve: Serve) -> None:
         ((200, "<html>Hello</html>"), "nonsense, tried 2 times (no JSON: <html>Hello</html>)"),
         ((200, {"choices": []}), "nonsense, tried 2 times (no choices with a message"),
         ((200, ["choices"]), "nonsense, tried 2 times (no choices with a message"),
+        ((200, "[" * 100_000), "nonsense, tried 2 times (no JSON: [[[["),
         (completion(""), "nonsense, tried 2 times (empty content, finish_reason 'stop')"),
         (completion("x", None), "nonsense, tried 2 times (finish_reason None)"),
         ((503, {"error": {"message": "over\nloaded"}}), "fails, tried 2 times (503: over loaded)"),
@@ -177,6 +180,40 @@ def test_an_endpoint_that_is_down(serve: Serve) -> None:
     serve(echo).close()
     line = failure(connect("m", max_retries=0), count=3)
     assert "cannot be reached ([Errno 111] Connection refused); start the server" in line
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+    ],
+    ids=range(3),
+)
+def test_an_endpoint_whose_answers_are_broken(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there: nobody is sent to look at the address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def play() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        threading.Thread(target=play, daemon=True).start()
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+        line = failure(connect("m", max_retries=0))
+    assert "gives no whole answer, tried once (" in line and "look at the server's log" in line
+
+
+def test_halves_of_characters_are_replaced(serve: Serve, tmp_path: Path) -> None:
+    body = json.dumps(completion("ab")[1])
+    serve(lambda number, _: (200, body.replace("ab", r"a\ud800b \ud83d\ude00")))
+    assert one(connect("m")) == "a\ufffdb \U0001f600"
+    assert one(connect("m")) == "a\ufffdb \U0001f600"
 
 
 def test_an_endpoint_that_does_not_answer(serve: Serve) -> None:

@@ -1,6 +1,9 @@
 """The GTAPolicy builder on a small GTA folder that is made up."""
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +11,14 @@ import pytest
 from PIL import Image
 
 from datasets_builders.check import check
-from datasets_builders.gta.builder import build, plan
+from datasets_builders.gta.builder import RULES, build, plan, verify
 from datasets_builders.gta.grader import diagnose, grade
 from tests.chat_server import ChatServer, Reply, completion
+from trimpi.data_step import prepare_data
 from trimpi.errors import UserError
 from trimpi.prompt import render_target
-from trimpi.sample import Completion, DataFolder
+from trimpi.recipe import DataConfig
+from trimpi.sample import Completion, DataFolder, Sample
 
 REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "gta" / "sample"
 
@@ -236,6 +241,289 @@ def test_the_walk_tries_rules_up_to_the_one_that_holds(folder: DataFolder) -> No
         f" CountGivenObject_v2. The profile has credits {credits}: yes.\n"
         "So the call is CountGivenObject_v2."
     )
+
+
+def copied(gta: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(gta, folder))
+
+
+def edited(file: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def pictures(folder: Path) -> set[bytes]:
+    return {file.read_bytes() for file in folder.rglob("*.png")}
+
+
+def test_a_picture_of_an_earlier_build_is_never_taken_over(
+    gta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = copied(gta, tmp_path / "gta"), tmp_path / "data"
+
+    def stop(*args: Any) -> None:
+        raise UserError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("datasets_builders.gta.builder.check_gold", stop)
+        with pytest.raises(UserError, match="stopped"):
+            build(out, seed=0, source=str(source))
+    left = next((tmp_path / ".data.partial").rglob("*.png"))
+    left.write_bytes(b"cut off")  # as a copy that was killed would leave it
+    build(out, seed=0, source=str(source))
+    assert pictures(out) == pictures(source)
+    assert check(out) == [] and not list(out.rglob("*.part"))
+
+
+def test_what_an_earlier_source_left_is_removed(
+    gta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = copied(gta, tmp_path / "gta"), tmp_path / "data"
+    with monkeypatch.context() as patched:
+        patched.setattr("datasets_builders.gta.builder.seal", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(out, seed=0, source=str(source))
+    edited(source / "dataset.json", lambda tasks: tasks.pop("5"))
+    build(out, seed=0, source=str(source))
+    assert not list(out.rglob("5-0.png"))
+
+
+def test_ids_that_leave_the_folder_write_nothing(gta: Path, tmp_path: Path) -> None:
+    source = copied(gta, tmp_path / "gta")
+    edited(source / "dataset.json", lambda tasks: tasks.update({"../../../evil": tasks.pop("5")}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"task '\.\./\.\./\.\./evil': the id must not"):
+        build(tmp_path / "x" / "data", seed=0, source=str(source))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_faulty_tasks_are_left_out_when_asked(gta: Path, tmp_path: Path) -> None:
+    source = copied(gta, tmp_path / "gta")
+
+    def spoil(tasks: Any) -> None:
+        function(tasks["0"], 1)["arguments"]["expression"] = "print(1)"
+        tasks["2"]["dialogs"] = [*tasks["2"]["dialogs"][:1], *tasks["2"]["dialogs"][3:]]
+        tasks["3"]["files"][0]["path"] = "image/none.png"
+
+    edited(source / "dataset.json", spoil)
+    with pytest.raises(UserError) as caught:
+        build(tmp_path / "a", seed=0, source=str(source))
+    lines = [line.partition("dataset.json: ")[2] for line in str(caught.value).splitlines()]
+    wanted = [
+        "task '0': turn 4: Calculator.expression: 'print(1)' has no value that",
+        "task '2': RegionAttributeDescription on 'image/2.png' without TextToBbox before it",
+        "task '3': picture 'image/none.png' is not in ",
+    ]
+    assert [line[: len(words)] for line, words in zip(lines, wanted, strict=True)] == wanted
+    made = build(tmp_path / "a", seed=0, source=str(source), skip_faulty=True)
+    assert set(made.card["left_out"]) == {"0", "2", "3"}
+    assert made.card["left_out"]["3"] == "image/none.png"
+    assert made.card["notes"][0].startswith("3 of 12 tasks are left out, such as '0' (turn 4: Calc")
+    assert check(made.root) == []
+
+
+def function(task: Any, call: int) -> Any:
+    turns = [turn for turn in task["dialogs"] if turn.get("tool_calls")]
+    return turns[call]["tool_calls"][0]["function"]
+
+
+def test_rules_that_no_row_exercises_are_said(gta: Path, folder: DataFolder) -> None:
+    assert [note.partition(":")[0] for note in folder.card["notes"]] == [
+        "train_cot", "test, override",
+    ]  # fmt: skip
+    assert "no call is decided by ImageDescription.1, " in folder.card["notes"][0]
+    assert folder.card["notes"][0].endswith("; give more tasks or profiles")
+    config = DataConfig(builder="datasets_builders.gta.builder:build", args={"source": str(gta)})
+    said: list[str] = []
+    prepare_data(config, folder.root.with_name("again"), "data", said.append, marked=False)
+    assert said[1:] == [f"data: note: {note}" for note in folder.card["notes"]]
+
+
+@pytest.mark.parametrize("seed", [5, 9])
+def test_one_profile_a_task_exercises_every_rule(seed: int, tmp_path: Path) -> None:
+    card = build(tmp_path / "data", seed=seed).card
+    assert card["notes"] == [] and all(all(row.values()) for row in card["coverage"].values())
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda row: row["facts"]["profile"].update(account_type="A", age=80, credits=5),
+            "the answer calls CountGivenObject_v2, for its profile the rules ask for "
+            "CountGivenObject_v1",
+        ),
+        (
+            lambda row: row["facts"]["rules"].remove("CountGivenObject.2"),
+            "the row names no rule for the version, not CountGivenObject.2",
+        ),
+        (
+            lambda row: row["facts"]["rules"].append("OCR.9"),
+            "rule 'OCR.9' is none of the policy's",
+        ),
+        (
+            lambda row: row["facts"].update(tool="Calculator"),
+            "the answer calls CountGivenObject_v2, the policy's Calculator has no versions",
+        ),
+    ],
+)
+def test_the_check_derives_versions_again(change: Any, problem: str, folder: DataFolder) -> None:
+    row = next(
+        row
+        for row in [*folder.read("train_cot"), *folder.read("test")]
+        if "CountGivenObject.2" in row.facts["rules"]
+    )
+    assert verify(row, folder.policies["velkar"]) == []
+    content = json.loads(json.dumps({"facts": dict(row.facts)}))
+    change(content)
+    found = verify(replace(row, facts=content["facts"]), folder.policies["velkar"])
+    assert problem in found
+
+
+def test_the_check_derives_ruled_arguments_again(tmp_path: Path) -> None:
+    data = build(tmp_path / "data", seed=0)
+    policy, rows = data.policies["velkar"], [*data.read("train_cot"), *data.read("test")]
+
+    def first(rule: str) -> Sample:
+        return next(row for row in rows if rule in row.facts["rules"])
+
+    search = first("S4")
+    facts = dict(search.facts)
+    right = json.loads(search.answer)["arguments"]["k"]
+    wrong = {1: 4, 4: 1}[right]
+    changed = replace(search, answer=search.answer.replace(f'"k": {right}', f'"k": {wrong}'))
+    question = facts["question"]
+    assert verify(changed, policy) == [
+        f"rule S4: k must be {right} for a question that is {question}, found {wrong}"
+    ]
+    rules = [rule for rule in facts["rules"] if rule != "S4"]
+    assert verify(replace(search, facts={**facts, "rules": rules}), policy) == [
+        "rule S4 decides the call and is not among the row's rules"
+    ]
+    described = first("S1")
+    one, other = described.facts["pictures"][:2]
+    answer = described.answer.replace(one, "X").replace(other, one).replace("X", other)
+    step = described.facts["step"]
+    assert verify(replace(described, answer=answer), policy)[0].startswith(
+        f"rule S1: call {step} must describe picture {step} of {one}, {other}"
+    )
+    for rule, tool in (("S2", "TextToBbox"), ("S3", "MathOCR")):
+        row = first(rule)
+        assert row.facts["tool"] == tool and verify(row, policy) == []
+        plain = {**row.facts, "tool": "Calculator"}
+        assert f"rule {rule}: asks for {tool}, the row is about Calculator" in verify(
+            replace(row, facts=plain), policy
+        )
+
+
+def test_adding_a_tool_is_adding_lines(gta: Path, tmp_path: Path) -> None:
+    """A tool with two versions and one with one: toolmeta, two tasks each, rules. No code."""
+    source = copied(gta, tmp_path / "gta")
+    added: dict[str, list[dict[str, Any]]] = {
+        "Translate": [{"name": "text", "type": "text"}, {"name": "to", "type": "text"}],
+        "Weather": [{"name": "query", "type": "text"}],
+    }
+    edited(source / "toolmeta.json", lambda meta: meta.update({
+        name: {"name": name, "description": f"Does {name}.", "inputs": inputs}
+        for name, inputs in added.items()
+    }))  # fmt: skip
+
+    def add(tasks: Any) -> None:
+        for number in range(20, 26):
+            picture = f"image/{number}.png"
+            Image.new("RGB", (16, 16), (number, 0, 200)).save(source / picture)
+            turns = called("Translate", "Hallo", text="hello", to="German")
+            turns += called("Weather", "rain", query="Bonn")
+            tasks[str(number)] = {
+                "files": [{"path": picture}],
+                "dialogs": [{"role": "user", "content": f"Task {number}?"}, *turns],
+            }
+
+    edited(source / "dataset.json", add)
+    rules = tmp_path / "rules.yaml"
+    lines = RULES.read_text().replace(
+        "\n# Rules beyond",
+        """
+  Translate:
+    - {account_type: [A, B], age: "< 30", version: v1}
+    - {account_type: [A, B], age: ">= 30", version: beta}
+    - {account_type: [C, D], version: v1}
+  Weather:
+    - {version: v1}
+
+# Rules beyond""",
+    )
+    rules.write_text(
+        f"{lines}  - {{id: S6, kind: needs, tool: Weather, first: Translate, text: T.}}\n"
+    )
+    made = build(tmp_path / "data", seed=0, source=str(source), rules=str(rules), profiles=2)
+    text = made.policies["velkar"].text.splitlines()
+    assert (
+        "- Translate (versions beta, v1): Does Translate. Arguments: text (text); to (text)."
+        in text
+    )
+    assert (
+        "Rule Translate.2: if account_type is A or B and age is at least 30, call Translate_beta."
+        in text
+    )
+    assert "Rule Weather.1: always, call Weather_v1." in text and text[-1] == "Rule S6: T."
+    rows = [*made.read("train_cot"), *made.read("test")]
+    for row in (row for row in rows if row.facts["tool"] == "Translate"):
+        profile, name = row.facts["profile"], json.loads(row.answer)["name"]
+        beta = profile["account_type"] in "AB" and profile["age"] >= 30
+        assert name == ("Translate_beta" if beta else "Translate_v1")
+        assert "S6" in row.facts["rules"] and "Rule S6: T." in (row.rationale or "")
+    coverage = made.card["coverage"]
+    for rule in ("Translate.1", "Translate.2", "Translate.3", "Weather.1", "S6"):
+        assert coverage[rule]["train_cot"] and coverage[rule]["test"], rule
+    moved = [row for row in made.read("override") if row.facts["tool"] in added]
+    names = {(json.loads(row.facts["original_answer"])["name"], json.loads(row.answer)["name"])
+             for row in moved}  # fmt: skip
+    assert names == {
+        ("Translate_v1", "Translate_beta"), ("Translate_beta", "Translate_v1"),
+        ("Weather_v1", "Weather_v1"),
+    }  # fmt: skip
+    assert check(made.root) == []
+    rules.write_text(f"{rules.read_text()}override: {{Weather: {{v1: v2}}}}\n")
+    other = build(tmp_path / "other", seed=0, source=str(source), rules=str(rules))
+    for row in other.read("override"):
+        old, new = json.loads(row.facts["original_answer"])["name"], json.loads(row.answer)["name"]
+        assert new == ("Weather_v2" if old == "Weather_v1" else old)
+    assert check(other.root) == []
+
+
+def test_rules_that_do_not_fit_the_tools_are_told_with_the_faults_of_the_source(
+    gta: Path, tmp_path: Path
+) -> None:
+    source, rules = copied(gta, tmp_path / "gta"), tmp_path / "rules.yaml"
+    edited(source / "toolmeta.json", lambda meta: meta.update(
+        OCR_v1={"name": "OCR_v1", "description": "", "inputs": []}))  # fmt: skip
+    edited(source / "dataset.json", lambda tasks: tasks["4"].update(gt_answer="x"))
+    text = RULES.read_text().replace("argument: k", "argument: kk").replace("id: S2", "id: OCR.1")
+    rules.write_text(text.replace("  ImageStylization:", "  ImageStyle:"))
+    with pytest.raises(UserError) as caught:
+        plan(source=str(source), rules=str(rules))
+    found = [line.replace(str(tmp_path), "") for line in str(caught.value).splitlines()]
+    assert found == [
+        "/rules.yaml: versions.OCR: toolmeta.json has a tool 'OCR_v1' too; rename the version",
+        "/rules.yaml: versions.ImageStyle: no such tool in toolmeta.json; did you mean "
+        "'ImageStylization'?",
+        "/rules.yaml: special.2: id 'OCR.1' is that of a rule of versions; rename it",
+        "/rules.yaml: special.4: GoogleSearch has no argument 'kk'; did you mean 'k'?",
+        "/gta/dataset.json: task '4': 'gt_answer' must be null, a list, or hold a 'whitelist'; "
+        "found 'x'",
+    ]
+    rules.write_text(RULES.read_text().replace("{closed: 1, open: 4}", "{closed: 1, open: four}"))
+    with pytest.raises(UserError, match=r"values.open: GoogleSearch.k must be of type int, found"):
+        plan(source=str(gta), rules=str(rules))
+    rules.write_text(
+        RULES.read_text().replace("file name of", '"\\ud800" name of').replace(">-", "|")
+    )
+    plan(source=str(gta), rules=str(rules))  # a block holds no escapes
+    rules.write_text(RULES.read_text().replace("[A, B, C, D]", '[A, B, C, D, "\\ud800"]'))
+    with pytest.raises(UserError, match=r"versions\.|no character of UTF-8"):
+        plan(source=str(gta), rules=str(rules))
 
 
 ENDPOINT = {"name": "datasets_builders.endpoint:connect", "model": "m", "max_retries": 0}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from datasets_builders.gta.grader import diagnose, grade
+from datasets_builders.gta.grader import diagnose, first_error, grade
 from trimpi.sample import Completion, Sample
 
 ANSWER = '{"name": "GoogleSearch_v2", "arguments": {"query": "fish oil", "k": 1}}'
@@ -115,3 +115,25 @@ def test_arguments_that_the_tool_does_not_have_share_a_name() -> None:
     assert "field/digits" not in grade(optional, said(call)).parts  # written as it is anyway
     call = call.replace('"digits": 2', '"digits": 3')
     assert grade(optional, said(call)).parts["field/digits"] == 0.0
+
+
+def test_the_picture_shows_whether_rules_about_pictures_are_followed() -> None:
+    """S1 asks for this picture first, S5 for its name as it is given."""
+    read = replace(
+        SAMPLE,
+        answer='{"name": "OCR_v3", "arguments": {"image": "image/1.jpg"}}',
+        facts={**FACTS, "tool": "OCR", "rules": ["S1", "S5", "OCR.3"], "defaults": {},
+               "ruled_arguments": {"S1": "image", "S5": "image"}},
+    )  # fmt: skip
+    wrong = said('{"name": "OCR_v3", "arguments": {"image": "image/2.jpg"}}')
+    rules = {n: v for n, v in grade(read, wrong).parts.items() if n.startswith("rule/")}
+    assert rules == {"rule/S1": 0.0, "rule/S5": 0.0, "rule/OCR.3": 1.0}
+    other = said('{"name": "OCR_v1", "arguments": {"image": "image/1.jpg"}}')
+    rules = {n: v for n, v in grade(read, other).parts.items() if n.startswith("rule/")}
+    assert rules == {"rule/S1": 1.0, "rule/S5": 1.0, "rule/OCR.3": 0.0}
+
+
+def test_texts_are_compared_as_the_grader_does() -> None:
+    other = said(ANSWER.replace("oil", "oils"))
+    assert first_error(SAMPLE, other, lambda one, two: 1.0)["first_error"] == "none"
+    assert diagnose(SAMPLE, other)["first_error"] == "argument"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets_builders.gta import rules as module
-from datasets_builders.gta.profiles import coverage, draw_profiles, rules_used
+from datasets_builders.gta.profiles import coverage, draw_profiles, never_used, rules_used
 from datasets_builders.gta.rules import read_version_rules
 
 RULES = read_version_rules(Path(module.__file__).with_name("rules.yaml"))
@@ -48,3 +48,29 @@ def test_numbers_at_the_bounds_are_drawn() -> None:
     profiles = draw_profiles(random.Random(1), RULES, [["CountGivenObject"]] * 200)
     credits = {profile["credits"] for profile in profiles}
     assert {0, 249, 250, 499, 500, 749, 750, 1000} <= credits
+
+
+@given(st.integers(0, 2**32))
+def test_every_rule_is_met_where_each_tool_has_as_many_tasks_as_rules(seed: int) -> None:
+    """Greedily drawn, one profile serving two tools may leave a rule out."""
+    rng = random.Random(seed)
+    tasks = [
+        [tool, rng.choice(["ImageDescription", "OCR", "GoogleSearch", "Plot"])]
+        for tool, rules in RULES.tools.items()
+        for _ in rules
+    ]
+    rng.shuffle(tasks)
+    profiles = draw_profiles(rng, RULES, tasks)
+    calls = [rules_used(RULES, p, tools) for p, tools in zip(profiles, tasks, strict=True)]
+    every = [rule.id for rules in RULES.tools.values() for rule in rules]
+    assert never_used(coverage(every, {"train": calls})) == {}
+
+
+def test_too_few_tasks_use_as_many_rules_as_there_are_tasks() -> None:
+    tasks = [["OCR", "ImageDescription"], ["OCR"], ["Plot"]]
+    profiles = draw_profiles(random.Random(0), RULES, tasks)
+    calls = [rules_used(RULES, p, tools) for p, tools in zip(profiles, tasks, strict=True)]
+    assert len({id for ids in calls for id in ids}) == 3
+    table = coverage([f"OCR.{n}" for n in range(1, 6)] + ["ImageDescription." + str(n) for n in
+                     range(1, 6)], {"test": calls})  # fmt: skip
+    assert len(never_used(table)["test"]) == 7

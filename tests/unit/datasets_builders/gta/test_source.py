@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from datasets_builders.gta.calls import Call
-from datasets_builders.gta.source import read_gta
+from datasets_builders.gta.faults import Fault
+from datasets_builders.gta.source import Task, read_gta, source_digest
 from datasets_builders.gta.tools import read_tools
 from trimpi.errors import UserError
 
@@ -27,6 +28,16 @@ TOOLS: dict[str, Any] = {
             {"name": "query", "type": "text", "optional": False, "default": None},
             {"name": "k", "type": "int", "optional": True, "default": 10},
         ],
+    },
+    "Calculator": {
+        "name": "Calculator",
+        "description": "Computes.",
+        "inputs": [{"name": "expression", "type": "text"}],
+    },
+    "DrawBox": {
+        "name": "DrawBox",
+        "description": "Draws.",
+        "inputs": [{"name": "image", "type": "image"}, {"name": "bbox", "type": "text"}],
     },
 }
 
@@ -82,7 +93,7 @@ def test_several_calls_of_a_turn_and_a_last_call_without_result(tmp_path: Path) 
     ("record", "line"),
     [
         (
-            task(calls("OCRR", image="a"), RESULT),
+            task(calls("OCRR", image="image/a.png"), RESULT),
             "turn 2: tool 'OCRR' has no entry in toolmeta.json; add one (did you mean 'OCR'?)",
         ),
         (
@@ -103,16 +114,62 @@ def test_several_calls_of_a_turn_and_a_last_call_without_result(tmp_path: Path) 
         ({"dialogs": 3}, "must be an object with 'dialogs'"),
         (task({"role": "system"}), "turn 2: role 'system' is none of"),
         (task({"role": "assistant", "tool_calls": [{}]}), "turn 2: a tool call without name"),
-        ({**GOOD, "files": [{"path": "image/b.png"}]}, "picture 'image/b.png' is not in"),
+        (
+            task(calls("OCR", image="image/b.png"), RESULT, files=("image/b.png",)),
+            "picture 'image/b.png' is not in",
+        ),
         ({**GOOD, "files": [{"path": "../b.png"}]}, "picture '../b.png' leaves"),
+        ({**GOOD, "files": [{"path": "a\0.png"}]}, "picture 'a\\x00.png' is no name of a file"),
+        ({**GOOD, "files": [{"path": "a" * 400}]}, "picture 'aaaaaaaaaaaaaaaaaaaaaaa"),
+        ({**GOOD, "files": 5}, "'files' must be a list, found 5; restore the file"),
+        ({**GOOD, "files": "image/a.png"}, "'files' must be a list, found 'image/a.png'"),
+        ({**GOOD, "tools": 5}, "'tools' must be a list, found 5; restore the file"),
+        ({**GOOD, "tools": [["OCR"]]}, "tool ['OCR'] has no entry in toolmeta.json; add one"),
+        ({**GOOD, "gt_answer": "x"}, "'gt_answer' must be null, a list, or hold a 'whitelist'"),
+        (
+            task({"role": "assistant", "tool_calls": 5}, RESULT),
+            "turn 2: 'tool_calls' must be a list, found 5",
+        ),
+        (
+            task(calls("OCR", image="image/a.png") | {"thought": ["x"]}, RESULT),
+            "turn 2: 'thought' must be text, found ['x']",
+        ),
+        (
+            {**GOOD, "dialogs": [{"role": "user", "content": None}, *GOOD["dialogs"][1:]]},
+            "turn 1: the request must be text, found None; restore it",
+        ),
+        (
+            task(calls("OCR", image="image/b.png"), RESULT),
+            "turn 2: OCR.image: 'image/b.png' is no picture of the task, and no earlier call made",
+        ),
+        (
+            task(calls("DrawBox", image="image/a.png", bbox="(4, 4, 1, 1)"), RESULT),
+            "turn 2: DrawBox.bbox: '(4, 4, 1, 1)' is no box (x1, y1, x2, y2); correct it",
+        ),
+        (
+            task(calls("DrawBox", image="image/a.png", bbox="(1, 1, 4, 11)"), RESULT),
+            "turn 2: DrawBox.bbox: '(1, 1, 4, 11)' reaches out of image/a.png, which is 8 x 8",
+        ),
+        (
+            task(calls("Calculator", expression="print(1)"), RESULT),
+            "turn 2: Calculator.expression: 'print(1)' has no value that the grader can compute",
+        ),
+        (
+            task(calls("GoogleSearch", query="a\ud800"), RESULT),
+            r"holds '\ud800', which is no character of UTF-8; correct it",
+        ),
+        (
+            {**GOOD, "dialogs": [*GOOD["dialogs"][:1], {"role": ["x"]}]},
+            "turn 2: role ['x'] is none of user, assistant, tool",
+        ),
     ],
 )
 def test_faults_name_their_task(tmp_path: Path, record: Any, line: str) -> None:
     with pytest.raises(UserError) as caught:
         read_gta(folder(tmp_path, {"7": record, "8": GOOD}))
-    lines = str(caught.value).splitlines()
-    assert any(found.startswith(f"{tmp_path}/dataset.json: task '7': {line}") for found in lines)
-    assert not any("task '8'" in found for found in lines)
+    first, *more = str(caught.value).splitlines()
+    assert first.startswith(f"{tmp_path}/dataset.json: task '7': {line}")
+    assert len(more) <= 1 and "task '8'" not in "".join(more)
 
 
 def marked(marks: Any) -> dict[str, Any]:
@@ -206,6 +263,135 @@ def test_tools_that_are_none(tmp_path: Path, tools: Any, line: str) -> None:
     with pytest.raises(UserError) as caught:
         read_tools(folder(tmp_path, {}, tools) / "toolmeta.json")
     assert line in str(caught.value)
+
+
+def told(folder: Path, **options: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read_gta(folder, **options)
+    where = f"{folder}/dataset.json: "
+    return [line.removeprefix(where) for line in str(caught.value).splitlines()]
+
+
+def test_one_fault_of_many_tasks_is_one_line(tmp_path: Path) -> None:
+    tools = {name: tool for name, tool in TOOLS.items() if name != "OCR"}
+    tools["MathOCR"] = {**TOOLS["OCR"], "name": "MathOCR"}
+    root = folder(tmp_path, {str(n): GOOD for n in range(40)}, tools)
+    assert told(root) == [
+        "40 tasks, the first is task '0': tool 'OCR' has no entry in toolmeta.json; add one"
+    ]
+    one = {**task(calls("OCR", image="image/a.png")), "tools": []}
+    root = folder(tmp_path, {"x": one, "y": one}, tools)
+    assert told(root) == [
+        "2 tasks, the first is task 'x', turn 2: tool 'OCR' has no entry in toolmeta.json; add one"
+    ]
+
+
+def test_many_faults_are_cut_off(tmp_path: Path) -> None:
+    names = [f"image/{n}.png" for n in range(30)]
+    records = {
+        str(n): task(calls("OCR", image=name), RESULT, files=(name,))
+        for n, name in enumerate(names)
+    }
+    lines = told(folder(tmp_path, records))
+    assert len(lines) == 21 and lines[-1] == "10 more faults; mend these first"
+    assert lines[3] == (
+        f"task '3': picture 'image/3.png' is not in {tmp_path}; add it, or leave such tasks out "
+        "with skip_missing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("", "task '': the id must not be empty or begin with a dot; rename the task"),
+        ("../x", "task '../x': the id must not be empty or begin with a dot; rename the task"),
+        ("a/b", "task 'a/b': the id must not hold slashes or control characters; rename the task"),
+        ("a\\b", "task 'a\\\\b': the id must not hold slashes or control characters; rename"),
+        ("a\nb", "task 'a\\nb': the id must not hold slashes or control characters; rename"),
+        ("\ud800", r"task '\ud800': the id is no text in UTF-8; rename the task"),
+        ("é" * 51, f"task '{'é' * 51}': the id has 102 bytes, at most 100; rename it"),
+    ],
+)
+def test_ids_that_cannot_name_files(tmp_path: Path, key: str, words: str) -> None:
+    (line,) = told(folder(tmp_path, {key: GOOD, "8": GOOD}))
+    assert line.startswith(words)
+    assert [t.id for t in read_gta(tmp_path, skip_faulty=True).tasks] == ["8"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", "cut"])
+def test_files_that_are_no_whole_pictures(tmp_path: Path, content: Any) -> None:
+    root = folder(tmp_path, {"7": GOOD, "8": GOOD})
+    file = root / "image" / "a.png"
+    Image.effect_noise((64, 64), 50).save(file)
+    file.write_bytes(file.read_bytes()[:600] if content == "cut" else content)
+    (line,) = told(root)
+    assert line.startswith(
+        "2 tasks, the first is task '7': picture 'image/a.png' is not a whole picture ("
+    )
+    assert line.endswith("; restore it")
+
+
+def test_answers_to_compare_with_leave_a_question_open(tmp_path: Path) -> None:
+    answers = {"a": None, "b": ["x", "y"], "c": {"whitelist": None}, "d": {"whitelist": [["x"]]}}
+    records = {key: {**GOOD, "gt_answer": answer} for key, answer in answers.items()}
+    source = read_gta(folder(tmp_path, records))
+    assert [task.closed for task in source.tasks] == [False, False, False, True]
+
+
+def test_a_picture_that_an_earlier_call_made_may_be_named(tmp_path: Path) -> None:
+    drawn = {**RESULT, "content": {"type": "image", "content": "image/out.png"}}
+    box = calls("DrawBox", image="image/a.png", bbox="(-1, 0, 9, 10)")  # detectors round
+    again = calls("DrawBox", image="image/out.png", bbox="(0, 0, 900, 900)")  # size not known
+    (only,) = read_gta(folder(tmp_path, {"7": task(box, drawn, again)})).tasks
+    assert len(only.steps) == 2
+    assert "no picture of the task" in told(folder(tmp_path, {"7": task(again, drawn, box)}))[0]
+
+
+def test_faulty_tasks_are_left_out_when_asked(tmp_path: Path) -> None:
+    bad, gone = task(calls("OCR"), RESULT), {**GOOD, "files": [{"path": "image/b.png"}]}
+    root = folder(tmp_path, {"6": bad, "7": gone, "8": GOOD, "9": GOOD})
+
+    def check(task: Task) -> list[Fault]:
+        return [Fault("is nine", 3)] if task.id == "9" else []
+
+    source = read_gta(root, skip_faulty=True, check=check)
+    assert [t.id for t in source.tasks] == ["8"]
+    assert source.left_out == {
+        "6": "turn 2: OCR needs the argument 'image'; add it",
+        "7": "image/b.png",
+        "9": "turn 3: is nine",
+    }
+    assert told(root, skip_missing=True, check=check) == [
+        "task '6': turn 2: OCR needs the argument 'image'; add it",
+        "task '9': turn 3: is nine",
+    ]
+
+
+def test_the_digest_is_that_of_all_files(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"7": GOOD})
+    seen = [source_digest(root, read_gta(root))]
+    for name in ("image/a.png", "dataset.json", "toolmeta.json"):
+        file = root / name
+        file.write_bytes(file.read_bytes() + b" ")
+        seen.append(source_digest(root, read_gta(root)))
+    assert len(set(seen)) == 4
+
+
+def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    for number, words in (("NaN", "NaN is no number of JSON"), ("9" * 5000, "Exceeds the limit")):
+        text = json.dumps({"7": {**GOOD, "x": "N"}}).replace('"N"', number)
+        with pytest.raises(UserError, match=rf"dataset\.json: not readable JSON \({words}"):
+            read_gta(folder(tmp_path, text))
+
+
+def test_what_else_is_wrong_is_told_with_tools_that_are_none(tmp_path: Path) -> None:
+    root = folder(tmp_path, "[]", {"A\ud800": {"name": "A\ud800", "description": "", "inputs": []}})
+    with pytest.raises(UserError) as caught:
+        read_gta(root)
+    assert [line.removeprefix(f"{root}/") for line in str(caught.value).splitlines()] == [
+        r"toolmeta.json: A\ud800: holds '\ud800', no character of UTF-8; correct it",
+        "dataset.json: must hold a JSON object; restore the file",
+    ]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the sample of GTA is not beside the project")
