@@ -15,6 +15,7 @@ import yaml
 
 from datasets_builders.hints import hint
 from trimpi.errors import UserError
+from trimpi.rules import Rule, RuleSet
 from trimpi.rules.conditions import in_words as in_words
 from trimpi.rules.extents import (
     Extent,
@@ -61,6 +62,14 @@ class VersionRules:
         """The name to call, such as `OCR_v3`."""
         rule = self.rule_for(tool, profile)
         return tool if rule is None else f"{tool}_{rule.version}"
+
+    def rule_set(self, tool: str) -> RuleSet:
+        """The rules of a tool in the form of all policies; outcomes are the names to call."""
+        rules = (
+            Rule(rule.id, "", tool, rule.conditions, f"{tool}_{rule.version}")
+            for rule in self.tools[tool]
+        )
+        return RuleSet(self.attributes, tuple(rules))
 
     def cells(self, tool: str) -> list[dict[str, str | int]]:
         """One profile for every combination of values that the tool's rules tell apart.

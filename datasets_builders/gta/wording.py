@@ -26,7 +26,8 @@ def write_policy(
 ) -> Policy:
     """The policy: descriptions of all tools, the rules of versions, and the other rules.
 
-    `metadata["conditions"]` holds every rule's text by its id, for the recital probe.
+    `metadata["conditions"]` holds every rule's text by its id, for the recital probe, `versions`
+    the rules of each tool as data.
     """
     texts = rule_texts(versions, special)
     first = next(iter(versions.tools.values()))[0]
@@ -36,7 +37,9 @@ def write_policy(
     blocks += ["Rules for versions"]
     blocks += [f"Rule {r.id}: {texts[r.id]}" for rules in versions.tools.values() for r in rules]
     blocks += ["General rules", *(f"Rule {rule.id}: {rule.text}" for rule in special)]
-    return Policy(name, (TextPart("\n".join(blocks)),), {"conditions": texts, "unit": "Rule"})
+    rules = {tool: versions.rule_set(tool).to_metadata() for tool in versions.tools}
+    metadata = {"conditions": texts, "unit": "Rule", "versions": rules}
+    return Policy(name, (TextPart("\n".join(blocks)),), metadata)
 
 
 def rule_texts(versions: VersionRules, special: Sequence[SpecialRule]) -> dict[str, str]:
