@@ -4,7 +4,7 @@ A case is a mapping that goes into a row's facts, so that the answer can be deri
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,8 +39,10 @@ class Verdict:
 class Oracle(Protocol):
     """Decides cases of one policy."""
 
-    def draw(self, rng: random.Random, rule: str) -> Case | None:
-        """A case that a rule has a part in, or None where there is none."""
+    def draw(self, rng: random.Random, rule: str, near: float = NEAR) -> Case | None:
+        """A case that a rule has a part in, or None where there is none; a share `near` of cases
+        lies beside its conditions, where they have such a side.
+        """
         ...
 
     def decide(self, case: Case) -> Verdict | None:
@@ -85,8 +87,8 @@ class RulesOracle:
         except TooManyParts:
             self.boxes = {}  # cases are then drawn within the rule's conditions and tried
 
-    def draw(self, rng: random.Random, rule: str) -> Case | None:
-        return draw_facts(rng, self.ruling, self.rules.get(rule), self.boxes.get(rule, ()))
+    def draw(self, rng: random.Random, rule: str, near: float = NEAR) -> Case | None:
+        return draw_facts(rng, self.ruling, self.rules.get(rule), self.boxes.get(rule, ()), near)
 
     def decide(self, case: Case) -> Verdict | None:
         rule = self.ruling.decide(case)
@@ -106,13 +108,13 @@ class VersionsOracle:
         self.tools, self.texts = tools, texts
         self.of_rule = {rule.id: tool for tool, rules in tools.items() for rule in rules.rules}
 
-    def draw(self, rng: random.Random, rule: str) -> Case | None:
+    def draw(self, rng: random.Random, rule: str, near: float = NEAR) -> Case | None:
         tool = self.of_rule.get(rule)
         if tool is None:
             return None
         ruling = self.tools[tool]
         found = next(entry for entry in ruling.rules if entry.id == rule)
-        facts = draw_facts(rng, ruling, found, ())
+        facts = draw_facts(rng, ruling, found, (), near)
         return None if facts is None else {"tool": tool, **facts}
 
     def decide(self, case: Case) -> Verdict | None:
@@ -135,7 +137,7 @@ class TreeOracle:
         self.tree = tree
         self.leaves = tree.leaves()
 
-    def draw(self, rng: random.Random, rule: str) -> Case | None:
+    def draw(self, rng: random.Random, rule: str, near: float = NEAR) -> Case | None:
         paths = [path for _, path in self.leaves if any(s.condition == rule for s in path)]
         if not paths:
             return None
@@ -165,7 +167,7 @@ class TreeOracle:
 
 
 def draw_facts(
-    rng: random.Random, ruling: RuleSet, rule: Rule | None, boxes: list[Box] | tuple[()]
+    rng: random.Random, ruling: RuleSet, rule: Rule | None, boxes: Sequence[Box], near: float
 ) -> dict[str, str | int] | None:
     """A value for each attribute, so that `rule` decides, or nearly does.
 
@@ -174,18 +176,15 @@ def draw_facts(
         ruling: the rules.
         rule: the one that the case is about.
         boxes: where it decides; empty if not known.
+        near: share of cases beside its conditions.
     """
     if rule is None or rule.when is None or rule.outcome is None:
         return None
     whole: Box = dict(ruling.attributes)
-    if rule.when and rng.random() < NEAR:
+    if rule.when and rng.random() < near:
         beside = [box for box in without(whole, _one_of(rng, rule.when)) if box]
-        others = {name: e for name, e in rule.when.items()}
-        close = [
-            near
-            for box in beside
-            if (near := overlap(box, _but_one(box, whole, others))) is not None
-        ]
+        parts = (overlap(box, _but_one(box, whole, rule.when)) for box in beside)
+        close = [part for part in parts if part is not None]
         for _ in range(TRIES if close else 0):
             facts = _within(rng, rng.choice(close))
             if (found := ruling.decide(facts)) is not None and found.outcome is not None:

@@ -19,6 +19,7 @@ TOKENS = 256
 TEMPERATURE = 0.7
 LONGEST = 4
 """Longer than so many times the text that it was made from, a text is dropped."""
+LONG_WORD, SHARE = 5, 0.5
 _ANSWER = (
     "Rewrite this text about policy {name} in your own words, as one paragraph. Keep every name,"
     " number, value and response exactly as it is and in its order, add nothing, and write the text"
@@ -56,7 +57,9 @@ def rewritten(
     taken = {(row.query, row.answer) for row in rows}
     for row, half, made in zip(rows, halves, written, strict=True):
         text = _plain(made.text)
-        if made.truncated or not keeps_facts(getattr(row, half), text, words):
+        if text == _plain(getattr(row, half)) or made.truncated:
+            continue
+        if not keeps_facts(getattr(row, half), text, words):
             continue
         if half == "query":
             if _tells(row, text) or is_recital(text, policy.name, unit):
@@ -75,11 +78,18 @@ def rewritten(
 def keeps_facts(before: str, after: str, words: frozenset[str]) -> bool:
     """Whether the facts of `before` stand in `after` in the same order, and not much around them.
 
-    The order counts, since a text that changes two branches has the same words.
+    The order counts, since a text that changes two branches has the same words. What stands in
+    quotes must stay word for word. Of a sentence beside the rules little else can be checked, so
+    half of all long words must stay too.
     """
     if not after or len(after) > LONGEST * len(before) + 40:
         return False
-    left = iter(_tokens(after))
+    if any(quoted not in after for quoted in re.findall(r'"[^"]+"', before)):
+        return False
+    told, long = _tokens(after), {t for t in _tokens(before) if len(t) >= LONG_WORD}
+    if len(long & set(told)) < SHARE * len(long):
+        return False
+    left = iter(told)
     return all(any(fact == token for token in left) for fact in facts_of(before, words))
 
 

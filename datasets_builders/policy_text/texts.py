@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets_builders.cot import Generate
 from datasets_builders.policy_text import wording
-from datasets_builders.policy_text.oracles import Oracle, oracle_of
+from datasets_builders.policy_text.oracles import NEAR, Oracle, oracle_of
 from datasets_builders.policy_text.rewriting import rewritten
 from datasets_builders.policy_text.statements import Statement, statements
 from trimpi.errors import UserError
@@ -135,7 +135,7 @@ def _turns(
         "paraphrase": ((pair, own) for pair in said),
     }
     decided = oracle is not None and statement.id is not None
-    if decided and oracle is not None and oracle.draw(rng, statement.id or "") is not None:
+    if decided and oracle is not None and oracle.draw(rng, statement.id or "", 0.0) is not None:
         for kind in DECIDED:
             pools[kind] = _cases(rng, kind, statement.id or "", name, oracle)
     else:
@@ -156,7 +156,8 @@ def _cases(
     """Cases of a rule with the policy's response, each in one wording."""
     fruitless, seen = 0, set()
     while fruitless < _DRAWS:
-        case = oracle.draw(rng, rule)
+        # The first is the rule's own, so that each has one however few are asked for.
+        case = oracle.draw(rng, rule, NEAR if seen else 0.0)
         verdict = None if case is None else oracle.decide(case)
         if case is None or verdict is None:
             fruitless += 1
