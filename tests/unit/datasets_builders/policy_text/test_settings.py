@@ -45,7 +45,7 @@ def test_all_faults_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("builder", [clevr, gta, guardrail])
 def test_builders_refuse_a_wrong_argument(builder: Any) -> None:
-    with pytest.raises(UserError, match="policy_text.per_rule: must be a whole number from 1 on"):
+    with pytest.raises(UserError, match=r"policy_text\.per_rule: must be a whole number from 1 on"):
         builder.plan(seed=0, policy_text={"per_rule": 0})
 
 

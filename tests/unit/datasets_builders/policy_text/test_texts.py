@@ -91,7 +91,7 @@ def test_each_rule_that_an_oracle_knows_has_scenarios(
     make: Callable[[], tuple[Policy, Decide]],
 ) -> None:
     policy, _ = make()
-    rows = texts(policy, seed=0, per_rule=4)
+    rows = texts(policy, seed=0, per_rule=2, oversample=1)
     met = Counter(
         rule for row in rows if row.facts["kind"] == "scenario" for rule in row.facts["rules"]
     )
