@@ -185,7 +185,9 @@ def test_texts_are_mixed_in_as_often_as_asked(
     places = [i for i, text in enumerate(said) if "Quote Condition" in text]
     assert len(said) == 8 + 2 * 3 and len(places) == 6
     assert places != list(range(8, 14))  # shuffled among the rows
-    assert all(sum(f"Charter{' please' * n}." in text for text in said) == 2 for n in range(3))
+    assert all(
+        sum(f"policy Lumen Charter{' please' * n}." in text for text in said) == 2 for n in range(3)
+    )
     stage = json.loads((inputs.output / "stage.json").read_text())
     assert (stage["rows"], stage["texts"], stage["steps"]) == (8, 3, 4)
     assert stage["schedule"].startswith("(8 rows + 3 texts x 2) x 1 epochs = 4 updates")
