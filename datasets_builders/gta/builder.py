@@ -164,6 +164,8 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
             written[SPLIT] = asked.write(name.lower(), policies[name.lower()], seed)
             write_split(root, SPLIT, written[SPLIT])
             extra[SPLIT] = text_counts(written)
+            if asked.generator is not None:
+                extra[SPLIT]["generator"] = asked.generator.about()
         write_policies(root, policies)
         if arguments.source is None:
             shutil.copyfile(RELEASE / "LICENCES.md", root / "LICENCES.md")

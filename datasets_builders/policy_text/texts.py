@@ -154,7 +154,8 @@ def _cases(
     rng: random.Random, kind: str, rule: str, name: str, oracle: Oracle
 ) -> Iterator[tuple[wording.Pair, Mapping[str, Any]]]:
     """Cases of a rule with the policy's response, each in one wording."""
-    fruitless, seen = 0, set()
+    seen: set[wording.Pair] = set()
+    fruitless = 0
     while fruitless < _DRAWS:
         # The first is the rule's own, so that each has one however few are asked for.
         case = oracle.draw(rng, rule, NEAR if seen else 0.0)

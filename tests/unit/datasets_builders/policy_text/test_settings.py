@@ -1,6 +1,7 @@
 """The argument policy_text: checked, counted, written as splits of a data folder."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,19 @@ def test_a_preview_asks_no_model() -> None:
         assert planned["args"]["policy_text"]["generate"] == name
 
 
+@dataclass
+class Said:
+    text: str
+    truncated: bool = False
+
+
+def echoing(before: str) -> Any:
+    """A maker of a generator that puts words before the text it is given."""
+    return lambda prompts, **options: [
+        Said(before + prompt[0]["content"][0]["text"].split("\n\n", 1)[1]) for prompt in prompts
+    ]
+
+
 class Shop:
     grader = staticmethod(exact_answer)
 
@@ -117,6 +131,17 @@ def test_any_domain_gets_texts(tmp_path: Path) -> None:
     assert {row.facts["form"] for row in rows} == {"factual", "behavioural"}
     assert data.card["args"]["policy_text"]["per_rule"] == 8
     assert "policy_text" not in shop(tmp_path / "none", "We sell blue pens.", None).splits
+
+
+def test_a_named_model_writes_further_texts(tmp_path: Path) -> None:
+    spec = {"name": f"{__name__}:echoing", "before": "Well: "}
+    text = "We sell blue pens. Never sell a pen that leaks."
+    data = shop(tmp_path / "shop", text, {"per_rule": 4, "generate": spec})
+    rows = data.read("policy_text")
+    told = data.card["policy_text"]
+    assert told["policy_text"]["by_model"] == len(rows) / 2 == 8
+    assert told["generator"] == {"name": spec["name"]}
+    assert data.card["args"]["policy_text"]["generate"] == spec
 
 
 def test_a_policy_without_statements_builds_nothing(tmp_path: Path) -> None:
