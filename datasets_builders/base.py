@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,7 @@ def seal(
     seed: int,
     about: str,
     extra: Mapping[str, Any] | None = None,
+    unbalanced: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write README.md and then, last of all, card.json; returns the card.
 
@@ -208,12 +209,15 @@ def seal(
             this machine that do not change the content).
         about: a paragraph for the README.
         extra: builder's own facts, under their own keys of the card.
+        unbalanced: splits whose answers are texts, so that no balance is told of them.
     """
     folder = DataFolder(root)
     counts, balance = {}, {}
     for split in folder.splits:
         samples = folder.read(split)
         counts[split] = len(samples)
+        if split in unbalanced:
+            continue
         balance[split] = answer_balance(samples, folder.policies)
     card: dict[str, Any] = {
         "builder": builder,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from datasets_builders.base import CARD, content_files, hash_file
 from datasets_builders.parallel import processors
+from datasets_builders.policy_text import is_text_split, verify_text
 from trimpi.errors import UserError
 from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.policy import Policy
@@ -71,7 +72,8 @@ def check(root: Path) -> list[str]:
             problems.append(f"{where}: {len(samples)} rows, the card says {expected[split]}")
         for number, sample in enumerate(samples, 1):
             policy = None if sample.policy is None else policies[sample.policy]
-            problems += [f"{where}:{number}: {text}" for text in _row(sample, policy, derive)]
+            checks = TEXTS if is_text_split(split) else derive
+            problems += [f"{where}:{number}: {text}" for text in _row(sample, policy, checks)]
             side = str(views.get(split, split))
             problems += _shared(folder.root, sample, side, f"{where}:{number}", hashes, owner)
     return problems
@@ -85,6 +87,10 @@ class Checks:
 
     verify: Verify | None = None
     rationale: Callable[[Sample, Policy], str] | None = None
+
+
+TEXTS = Checks(verify_text)
+"""The checks of texts about policies; their answers are no responses."""
 
 
 def find_checks(builder: str) -> Checks:
@@ -131,7 +137,7 @@ def _picture(file: Path) -> str:
 def _row(sample: Sample, policy: Policy | None, derive: Checks) -> Iterator[str]:
     if policy is None:
         return
-    cases = policy.metadata.get("cases")
+    cases = None if derive is TEXTS else policy.metadata.get("cases")
     if cases is not None and sample.answer not in cases:
         known = f"the {len(cases)} cases of policy {sample.policy}"
         yield f"answer {sample.answer!r} is not among {known}; correct the row"

@@ -40,6 +40,13 @@ from datasets_builders.coverage import coverage
 from datasets_builders.dealing import deal, text_key
 from datasets_builders.generators import Resolved
 from datasets_builders.pictures import save
+from datasets_builders.policy_text import (
+    SPLIT,
+    PolicyText,
+    read_policy_text,
+    text_counts,
+    texts_by_split,
+)
 from trimpi.errors import UserError
 from trimpi.grading import Grader
 from trimpi.policy import ImagePart, Part, Policy
@@ -113,6 +120,7 @@ def build_domain(
     about: str = "",
     extra: Mapping[str, Any] | None = None,
     finish: Callable[[Path], None] | None = None,
+    policy_text: Mapping[str, Any] | PolicyText | None = None,
 ) -> DataFolder:
     """Build the data folder of a domain; equal arguments, seed and code give equal bytes.
 
@@ -133,10 +141,17 @@ def build_domain(
         about: a paragraph for the README of the data.
         extra: further keys of the card.
         finish: called with the folder before it is sealed, to add files of its own.
+        policy_text: texts about the policies, `{per_rule: 8, oversample: 3, generate: null}`: for
+            the policies of `train_cot` the split `policy_text`, for those of `train_cot_<x>` the
+            split `policy_text_<x>`; see `texts_by_split`. It goes into the card's `args`.
 
     Raises:
         UserError: all that is wrong with policies or examples, or an empty split.
     """
+    if isinstance(policy_text, Mapping):
+        policy_text = read_policy_text(policy_text)
+    if policy_text is not None:
+        args = {**args, SPLIT: policy_text.args}
     digest = code_digest(code or __file__)
     identity = {"builder": builder, "args": dict(args), "seed": seed, "code": digest}
     with staged(Path(out), identity) as root:
@@ -164,6 +179,13 @@ def build_domain(
         for split, samples in rows.items():
             check_gold(samples, domain.grader, near)
             write_split(root, split, samples)
+        written = texts_by_split(rows, policies, policy_text, seed)
+        for split, samples in written.items():
+            write_split(root, split, samples)
+        if written:
+            told[SPLIT] = text_counts(written)
+            if policy_text is not None and policy_text.generator is not None:
+                told[SPLIT]["generator"] = policy_text.generator.about()
         write_policies(root, policies)
         if covered := coverage(policies, rows):
             told["coverage"] = covered
@@ -172,7 +194,9 @@ def build_domain(
         if finish is not None:
             finish(root)
         shutil.rmtree(work, ignore_errors=True)
-        seal(root, builder=builder, args=args, seed=seed, about=about, extra=told)
+        seal(
+            root, builder=builder, args=args, seed=seed, about=about, extra=told, unbalanced=written
+        )
     return DataFolder(Path(out))
 
 

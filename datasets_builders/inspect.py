@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from datasets_builders.base import answer_balance
+from datasets_builders.policy_text import is_text_split
 from trimpi.errors import UserError
 from trimpi.policy import Policy
 from trimpi.sample import DataFolder, Sample
@@ -36,9 +37,9 @@ class Lengths:
 class Overview:
     """Everything that is shown of a data folder.
 
-    `splits`: rows, distinct pictures and rationales of each split; `balance`: by split and policy
-    id, see `answer_balance`; `lengths`: by split and part of the prompt or completion;
-    `policy_images`: images in each policy.
+    `splits`: rows, distinct pictures and rationales of each split; `balance`: by split (but for
+    texts) and policy id, see `answer_balance`; `lengths`: by split and part of the prompt or
+    completion; `policy_images`: images in each policy.
     """
 
     builder: str
@@ -74,7 +75,8 @@ def overview(folder: DataFolder, count: Callable[[str], int] = words) -> Overvie
             "images": len({image for sample in samples for image in sample.images}),
             "rationales": sum(sample.rationale is not None for sample in samples),
         }
-        balance[split] = answer_balance(samples, folder.policies)
+        if not is_text_split(split):
+            balance[split] = answer_balance(samples, folder.policies)
         lengths[split] = _lengths(samples, policy_lengths, count)
     return Overview(
         builder=str(card.get("builder", "")),

@@ -86,6 +86,23 @@ def small_data(root: Path, rows: int = 8) -> DataFolder:
     return DataFolder(root)
 
 
+def add_texts(data: DataFolder, rows: int = 3) -> DataFolder:
+    """Write a split `policy_text` of texts about the policy."""
+    lines = [
+        {
+            "id": f"text-{index}",
+            "images": [],
+            "query": f"Quote Condition 1 of policy Lumen Charter{' please' * index}.",
+            "policy": "lumen",
+            "answer": "is there a red object?",
+            "facts": {"kind": "question", "rules": ["1"], "form": "conditional"},
+        }
+        for index in range(rows)
+    ]
+    (data.root / "policy_text.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return data
+
+
 def picture(path: Path, color: str, size: tuple[int, int]) -> None:
     """A colored disc on gray."""
     image = Image.new("RGB", size, (120, 120, 120))

@@ -9,7 +9,7 @@ from trimpi.batch import completion_ids, encode_text, picture_paths
 from trimpi.errors import UserError
 from trimpi.pictures import store_of
 from trimpi.policy import Policy
-from trimpi.prompt import Target, build_messages, render_target
+from trimpi.prompt import Target, build_messages, render_target, text_messages
 from trimpi.sample import Sample
 
 _SHOWN = 20
@@ -80,6 +80,17 @@ def token_budget(
     return TokenBudget(
         shown, query, images, rationale, answer, template, completion=max_new_tokens or 0
     )
+
+
+def text_budget(processor: Any, sample: Sample) -> TokenBudget:
+    """Count the tokens of a text about a policy, which stands alone."""
+    messages = text_messages(sample)
+    store = store_of(processor)
+    images = sum(len(store.expansion(path).ids) for path in picture_paths(messages))
+    rest = len(encode_text(processor, messages).input_ids) - images
+    query = min(rest, _count(processor, sample.query))
+    answer = len(completion_ids(processor, sample.answer))
+    return TokenBudget(0, query, images, 0, answer, rest - query)
 
 
 def check_budgets(budgets: Iterable[tuple[str, TokenBudget]], limit: int | None) -> None:

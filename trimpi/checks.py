@@ -16,7 +16,7 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
-from trimpi.recipe import DataConfig, Recipe, RlConfig
+from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, StageConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.row_checks import check_rows
@@ -105,8 +105,9 @@ def check_recipe(
     for name, stage in recipe.stages.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
+            texts = _text_rows(found.rows.get("data"), stage, f"stages.{name}.texts")
             if rows is not None:
-                schedule = plan_schedule(stage, rows, recipe.devices, f"stages.{name}")
+                schedule = plan_schedule(stage, rows, recipe.devices, f"stages.{name}", texts)
                 found.stages.append(StagePlan(name, schedule))
     if data is not None:
         # Pictures of a folder that the recipe built were whole then; opening all takes minutes.
@@ -247,6 +248,16 @@ def _rows(splits: Mapping[str, int] | None, split: str, key: str) -> int | None:
     return splits[split]
 
 
+def _text_rows(splits: Mapping[str, int] | None, stage: StageConfig, key: str) -> int:
+    if not isinstance(stage, CptConfig) or stage.texts is None:
+        return 0
+    try:
+        return _rows(splits, stage.texts, key) or 0
+    except UserError as error:
+        cure = "builders make one where their argument policy_text asks for it"
+        raise UserError(f"{error}; {cure}") from None
+
+
 def _check_evaluation(recipe: Recipe, found: Findings) -> None:
     evaluation = recipe.evaluation
     needed = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
@@ -261,6 +272,7 @@ def _estimate(
     recipe: Recipe, model: Path, data: DataFolder | None, grader: Grader | None, found: Findings
 ) -> None:
     """Fill in tokens and memory."""
+    from trimpi.budget import text_budget
     from trimpi.token_estimate import longest_sequence, measure
 
     if data is None:
@@ -282,6 +294,9 @@ def _estimate(
     for plan in found.stages:
         stage = recipe.stages[plan.name]
         training, generation = longest_sequence(stage, found.lengths[stage.split])
+        if isinstance(stage, CptConfig) and stage.texts in data.splits:
+            texts = (text_budget(processor, row).total for row in data.read(stage.texts))
+            training = max(training, *texts)
         if size.context is not None and max(training, generation) > size.context:
             found.problems.append(
                 f"stages.{plan.name}: a row of split {stage.split!r} takes "
@@ -325,7 +340,8 @@ def _build_preview(config: DataConfig, folder: Path, found: Findings) -> DataFol
     small = dict((planned or {}).get("preview", {}))
     if not small and not args.get("generate"):
         splits = (planned or {}).get("splits", {})
-        small = dict.fromkeys((split for split in splits if split in args), PREVIEW_ROWS)
+        counted = (split for split in splits if isinstance(args.get(split), int))
+        small = dict.fromkeys(counted, PREVIEW_ROWS)
     if not small:
         found.unchecked.append("tokens and memory: the data are not built yet; `trimpi data build`")
         return None

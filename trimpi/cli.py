@@ -132,7 +132,7 @@ def init(
 def show(
     file: RecipeFile,
     stage: Annotated[str, typer.Argument(help="A stage of the recipe.")],
-    row: Annotated[int, typer.Option(min=0, help="Row of the stage's split, from 0.")] = 0,
+    row: Annotated[int, typer.Option(min=0, help="Row, from 0; texts come last.")] = 0,
     sets: Sets = None,
     output: Output = None,
 ) -> None:

@@ -4,17 +4,17 @@ A stage checks its own rows again when it starts. That would be late for the las
 and for an evaluation after days of training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trimpi.budget import TokenBudget, check_budgets, token_budget
+from trimpi.budget import TokenBudget, check_budgets, text_budget, token_budget
 from trimpi.errors import UserError
 from trimpi.evaluate.settings import build_requests, expand
 from trimpi.memory import read_size
 from trimpi.processor import load_processor
 from trimpi.prompt import Target
 from trimpi.quiet import quiet
-from trimpi.recipe import Recipe, RlConfig, SftConfig
+from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
 from trimpi.sample import DataFolder
 
 
@@ -49,6 +49,10 @@ def _budgets(
         shown = stage.show_policy if isinstance(stage, SftConfig) else True
         if isinstance(stage, RlConfig):
             shown = stage.policy_fraction > 0
+        if isinstance(stage, CptConfig) and stage.texts is not None:
+            for sample in data.read(stage.texts):
+                where = f"stages.{name}: {stage.texts}: row {sample.id!r}"
+                yield where, _counted(where, text_budget, processor, sample)
         for sample in data.read(stage.split)[: stage.limit]:
             where = f"stages.{name}: {stage.split}: row {sample.id!r}"
             target: Target = stage.target if isinstance(stage, SftConfig) else "cot"
@@ -78,7 +82,11 @@ def _budgets(
 
 
 def _of_row(where: str, *row: object) -> TokenBudget:
+    return _counted(where, token_budget, *row)
+
+
+def _counted(where: str, count: Callable[..., TokenBudget], *row: object) -> TokenBudget:
     try:
-        return token_budget(*row)  # type: ignore[arg-type]
+        return count(*row)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

@@ -22,7 +22,7 @@ from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.quiet import quiet
-from trimpi.recipe import Recipe
+from trimpi.recipe import Recipe, StageConfig
 from trimpi.recipe_file import dump_recipe
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
@@ -207,12 +207,20 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
     model = task.recipe.model.model_dump(mode="json", exclude={"path", "revision"})
     stages = [task.recipe.stages[name] for name in chain]
     return {
-        "stages": [stage.model_dump(mode="json", exclude=set(NO_EFFECT)) for stage in stages],
+        "stages": [_stage_identity(stage) for stage in stages],
         "model": {**model, "digest": task.model_digest},
         "data": task.data_digest,
         "grader": make_grader(task.recipe.grader, "grader").identity,
         "seed": seed,
     }
+
+
+def _stage_identity(stage: StageConfig) -> dict[str, Any]:
+    """The settings of a stage; texts only where there are some, so that older runs go on."""
+    settings = stage.model_dump(mode="json", exclude=set(NO_EFFECT))
+    if settings.get("texts") is None:
+        settings = {k: v for k, v in settings.items() if k not in ("texts", "texts_epochs")}
+    return settings
 
 
 def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:

@@ -52,6 +52,24 @@ def build_messages(sample: Sample, policy: Policy | None, target: Target = "cot"
     return [{"role": "user", "content": content}]
 
 
+def text_messages(sample: Sample) -> list[Message]:
+    """The prompt of a text about a policy: the query alone, no policy, no response format.
+
+    Its completion is the answer as it stands, neither boxed nor reasoned.
+    """
+    content = [{"type": "image", "image": path} for path in sample.images]
+    content.append({"type": "text", "text": sample.query})
+    return [{"role": "user", "content": content}]
+
+
+def text_fault(sample: Sample) -> str:
+    """What a text about a policy lacks, or ""."""
+    for part in ("query", "answer"):
+        if not getattr(sample, part).strip():
+            return f"is a text with an empty {part}; write one, or drop the row"
+    return ""
+
+
 def render_target(sample: Sample, target: Target) -> str:
     """The supervised completion: `C; A` for "cot", `A` alone for "answer" (paper, stage 2).
 

@@ -140,6 +140,19 @@ class CptConfig(SupervisedConfig):
     epochs: PositiveFloat = 5.0
     lr: PositiveFloat = 1e-5
     batch_size: PositiveInt = 128
+    texts: str | None = None
+    """A split of texts about the policies (`policy_text`) that is mixed in: trained without the
+    policy in the prompt, all non-visual tokens in the loss. `limit` does not cut it."""
+    texts_epochs: PositiveInt = 1
+    """How often a text is seen per epoch of the stage."""
+
+    @model_validator(mode="after")
+    def _texts(self) -> Self:
+        if self.texts == self.split:
+            raise ValueError(f"texts {self.texts!r} is the stage's own split; name another one")
+        if self.texts is None and self.texts_epochs != 1:
+            raise ValueError("texts_epochs belongs to 'texts'; name the split of the texts")
+        return self
 
 
 class SftConfig(SupervisedConfig):

@@ -8,6 +8,7 @@ from trimpi.errors import UserError
 from trimpi.graders import check_labels
 from trimpi.grading import Grader
 from trimpi.picture_file import PICTURE_ERRORS
+from trimpi.prompt import text_fault
 from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig, StageConfig
 from trimpi.sample import DataFolder, Sample
 
@@ -30,6 +31,8 @@ def check_rows(
     users: list[tuple[str, str, int | None, StageConfig | None]] = [
         (name, stage.split, stage.limit, stage) for name, stage in recipe.stages.items()
     ]
+    texts = {s.texts for s in recipe.stages.values() if isinstance(s, CptConfig) and s.texts}
+    users += [("", split, None, None) for split in sorted(texts)]
     measured = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
     users += [
         ("evaluation", getattr(evaluation, key), evaluation.limit, None)
@@ -51,13 +54,16 @@ def check_rows(
             continue
         faults = []
         for number, sample in enumerate(samples, 1):
-            row = [*_unfit(sample, name, stage), *_answer_faults(data, sample)]
+            if name:
+                row = [*_unfit(sample, name, stage), *_answer_faults(data, sample)]
+            else:  # a text about a policy
+                row = [fault] if (fault := text_fault(sample)) else []
             if pictures:
                 row += _picture_faults(sample.images, opened)
             faults += [f"{file}:{number}: {fault}" for fault in row]
             if sample.policy is not None:
                 used[sample.policy] = f"{data.root}/policies/{sample.policy}.json"
-        if grader is not None and graded.get(split, 0) < len(samples):
+        if name and grader is not None and graded.get(split, 0) < len(samples):
             graded[split] = len(samples)
             faults += check_labels(grader, samples, str(file))
         problems += faults[:20]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from trimpi.errors import UserError
 from trimpi.group_layout import aware_in_group, period
-from trimpi.recipe import RlConfig, StageConfig, SupervisedConfig
+from trimpi.recipe import CptConfig, RlConfig, StageConfig, SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class Schedule:
     arithmetic: str
 
 
-def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stage") -> Schedule:
+def plan_schedule(
+    config: StageConfig, rows: int, devices: int, key: str = "stage", texts: int = 0
+) -> Schedule:
     """Derive the numbers of a stage from `rows` of its split.
 
     Args:
@@ -29,6 +31,7 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
         rows: rows in the split, before the stage's `limit`.
         devices: processes that train together.
         key: dotted key of the stage for messages.
+        texts: rows of the split of texts that are mixed in.
 
     Raises:
         UserError: the sizes do not divide, devices would differ in policy-aware rows, or the
@@ -47,10 +50,15 @@ def plan_schedule(config: StageConfig, rows: int, devices: int, key: str = "stag
         updates, text = _rollouts(config, rows, devices, key)
         unit = "completions"
     else:
-        passes = math.ceil(rows / share)
+        seen, what = rows, f"{rows} rows"
+        if isinstance(config, CptConfig) and config.texts is not None:
+            seen += texts * config.texts_epochs
+            times = f" x {config.texts_epochs}" if config.texts_epochs > 1 else ""
+            what = f"({rows} rows + {texts} texts{times})"
+        passes = math.ceil(seen / share)
         per_epoch = math.ceil(passes / accumulation)
         updates = max(1, math.ceil(per_epoch * config.epochs))
-        unit, text = "rows", f"{rows} rows x {config.epochs:g} epochs"
+        unit, text = "rows", f"{what} x {config.epochs:g} epochs"
     if config.max_steps is not None:
         updates = min(updates, config.max_steps)
         text += f", cut at max_steps {config.max_steps}"

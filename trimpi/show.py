@@ -53,7 +53,7 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
         recipe: with local paths absolute.
         run: the run folder.
         stage: name of a stage of the recipe.
-        row: index into the stage's split.
+        row: index into the stage's split; the texts of a CPT stage count on behind it.
         console: where to print.
 
     Raises:
@@ -69,13 +69,19 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     data = prepare_data(
         recipe.data, run / "data", "data", lambda line: console.print(f"[dim]{line}")
     )
-    samples = data.read(config.split)
-    if row >= len(samples):
-        raise UserError(f"row {row}: {config.split} has rows 0 to {len(samples) - 1}; choose one")
-    sample, model = samples[row], locate(recipe.model, weights=False)
+    samples, split, first = data.read(config.split), config.split, 0
+    known = f"{split} has rows 0 to {len(samples) - 1}"
+    if isinstance(config, CptConfig) and config.texts is not None:
+        texts = data.read(config.texts)
+        known += f", {config.texts} rows {len(samples)} to {len(samples) + len(texts) - 1}"
+        if row >= len(samples):
+            samples, split, first = texts, config.texts, len(samples)
+    if row - first >= len(samples):
+        raise UserError(f"row {row}: {known}; choose one")
+    sample, model = samples[row - first], locate(recipe.model, weights=False)
     processor = load_processor(model, recipe.model)
     visual = visual_token_ids(load_config(model, recipe.model), processor.tokenizer)
-    title = f"{stage} ({config.kind}), {config.split} row {row}, id {sample.id}"
+    title = f"{stage} ({config.kind}), {split} row {row - first}, id {sample.id}"
     if isinstance(config, RlConfig):
         aware = sum(aware_in_group(config.group_size, config.policy_fraction))
         free = config.group_size - aware
@@ -89,7 +95,9 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
             print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
         console.print("in the loss: the sampled completions, behind the first of these prompts")
         return
-    if isinstance(config, CptConfig):
+    if split != config.split:
+        encoded, budget = cpt.encode_text_row(processor, sample, visual)
+    elif isinstance(config, CptConfig):
         encoded, budget = cpt.encode(config, data, processor, sample, visual)
     else:
         encoded, budget = sft.encode(config, data, processor, sample, visual)

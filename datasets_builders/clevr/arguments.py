@@ -11,6 +11,7 @@ from datasets_builders.clevr.tree import MAX_DEPTH
 from datasets_builders.generators import Spec, spec_problem
 from datasets_builders.hints import hint
 from datasets_builders.parallel import processors
+from datasets_builders.policy_text.settings import settings_problems
 from trimpi.errors import UserError
 
 SPLITS = ("train", "train_cot", "test", "override")
@@ -60,6 +61,9 @@ class Arguments:
     """Forward CoT: samples drawn for a row before it is dropped."""
     cot_tokens: int = 1024
     """Forward CoT: most new tokens of a rationale."""
+    policy_text: Mapping[str, Any] | None = None
+    """Texts about the policies for VM-CPT, `{per_rule: 8, oversample: 3, generate: null}`; null
+    leaves the split `policy_text` out."""
     workers: int | None = None
     """Processes that draw; null: one a processor. Does not change the result."""
 
@@ -93,6 +97,8 @@ class Arguments:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["workers"]
         values["generate"] = generate
+        if self.policy_text is None:  # so that folders of before are known again
+            del values["policy_text"]
         values["objects"] = None if self.source else list(self.object_range)
         if self.source:
             values["source"] = str(self.source)
@@ -115,10 +121,11 @@ def parse(args: Mapping[str, Any]) -> Arguments:
             problems.append(f"{key}: unknown argument of the clevr builder; {cure}")
     values = {key: value for key, value in args.items() if key in known}
     for key, value in values.items():
-        problem = _CHECKS[key](value)
+        problem = _CHECKS[key](value) if key in _CHECKS else ""
         if problem:
             found = "" if isinstance(value, Mapping) else f", found {value!r}"
             problems.append(f"{key}: {problem}{found}")
+    problems += settings_problems(values.get("policy_text"))
     if problems:
         raise UserError.join(problems)
     if values.get("objects") is not None:

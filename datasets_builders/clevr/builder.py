@@ -23,6 +23,7 @@ from datasets_builders.clevr.tree import Node, Tree, grow
 from datasets_builders.domain import Example, build_domain
 from datasets_builders.generators import resolve_generate
 from datasets_builders.parallel import progress_bar
+from datasets_builders.policy_text import count_texts, read_policy_text
 from trimpi.errors import UserError
 from trimpi.policy import Policy
 from trimpi.sample import DataFolder, Sample
@@ -54,11 +55,21 @@ def plan(**args: Any) -> dict[str, Any]:
     arguments = parse(args)
     generator = resolve_generate(arguments.generate) if arguments.generate else None
     rows = {split: count * arguments.policies for split, count in arguments.rows.items()}
+    planned = {"args": arguments.content(generator and generator.args)}
+    texts = {}
+    if (asked := read_policy_text(arguments.policy_text)) is not None:
+        planned["args"]["policy_text"] = asked.args
+        # Pictures in a policy's text change none of the texts about it.
+        bare = [replace(draft, shown=frozenset()) for draft in draft_policies(seed, arguments)]
+        written = {draft.id: _write(Path(), seed, draft, {}) for draft in bare}
+        texts["policy_text"] = count_texts(asked, written, seed)
+        if asked.generator is not None:
+            planned["preview"] = {**dict.fromkeys(rows, 2), "policy_text": asked.small}
     return {
         "builder": BUILDER,
-        "args": arguments.content(generator and generator.args),
+        **planned,
         "seed": seed,
-        "splits": rows,
+        "splits": rows | texts,
         "rows": sum(rows.values()),
         "pictures": sum(arguments.rows.values() if arguments.source else rows.values()),
         "workers": arguments.processes,
@@ -95,6 +106,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
         cot_attempts=arguments.cot_attempts,
         about=_about(arguments),
         extra={"cot": "gold walk"},
+        policy_text=read_policy_text(arguments.policy_text, progress=progress),
     )
 
 

@@ -37,6 +37,13 @@ from datasets_builders.gta.source import Source, Task, source_digest
 from datasets_builders.gta.special import SpecialRule
 from datasets_builders.gta.split import split_tasks
 from datasets_builders.gta.verification import verify as verify
+from datasets_builders.policy_text import (
+    SPLIT,
+    count_texts,
+    read_policy_text,
+    settings_problems,
+    text_counts,
+)
 from trimpi.errors import UserError
 from trimpi.policy import Policy
 from trimpi.sample import DataFolder, Sample
@@ -71,6 +78,9 @@ class Arguments:
     and the function's arguments; null: from the rules."""
     cot_tokens: int = 512
     """Reverse CoT: most new tokens of a rationale."""
+    policy_text: Mapping[str, Any] | None = None
+    """Texts about the policy for VM-CPT, `{per_rule: 8, oversample: 3, generate: null}`; null
+    leaves the split `policy_text` out."""
 
 
 def plan(**args: Any) -> dict[str, Any]:
@@ -92,12 +102,17 @@ def plan(**args: Any) -> dict[str, Any]:
     }
     splits = {**rows, "override": rows["test"]}
     args = {**asdict(arguments), "generate": generator and generator.args}
+    preview: dict[str, Any] = {"profiles": 1, "generate": None}
+    if (asked := read_policy_text(arguments.policy_text)) is not None:
+        policy = wording.write_policy(arguments.name, source.tools, versions, special)
+        splits[SPLIT] = count_texts(asked, {arguments.name.lower(): policy}, seed)
+        args[SPLIT], preview[SPLIT] = asked.args, asked.small
     return {
         "builder": BUILDER,
         "args": args,
         "seed": seed,
         "splits": splits,
-        "preview": {"profiles": 1, "generate": None},
+        "preview": preview,
     }
 
 
@@ -117,6 +132,8 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
     file = _rule_file(arguments)
     content = {**asdict(arguments), "rules": hashlib.sha256(file.read_bytes()).hexdigest()}
     content["generate"] = generator and generator.args
+    asked = read_policy_text(arguments.policy_text)
+    content[SPLIT] = asked and asked.args
     identity = {"card": content, "seed": seed, "code": code_digest(__file__)}
     identity["source"] = source_digest(_folder(arguments), source)
     with staged(Path(out), identity) as root:
@@ -152,11 +169,21 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
                 deciding["override"] = [row.facts["rules"] for row in moved]
         extra["coverage"] = coverage(wording.rule_texts(versions, special), deciding)
         extra["notes"] = _notes(source, extra["coverage"])
+        written = {}
+        if asked is not None:
+            written[SPLIT] = asked.write(name.lower(), policies[name.lower()], seed)
+            write_split(root, SPLIT, written[SPLIT])
+            extra[SPLIT] = text_counts(written)
+            if asked.generator is not None:
+                extra[SPLIT]["generator"] = asked.generator.about()
         write_policies(root, policies)
         if arguments.source is None:
             shutil.copyfile(RELEASE / "LICENCES.md", root / "LICENCES.md")
         about = _about(source, arguments)
-        seal(root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra)
+        seal(
+            root, builder=BUILDER, args=content, seed=seed, about=about, extra=extra,
+            unbalanced=written,
+        )  # fmt: skip
     return DataFolder(Path(out))
 
 
@@ -341,6 +368,7 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
             problems.append(f"{key}: must be a whole number from 1 on, found {number!r}")
     if not isinstance(args.get("rules"), str | None) or args.get("rules") == "":
         problems.append(f"rules: must be a file or null, found {args['rules']!r}")
+    problems += settings_problems(args.get(SPLIT))
     if problem := spec_problem(args.get("generate")):
         problems.append(f"generate: {problem}")
     if problems:

@@ -18,6 +18,7 @@ from datasets_builders.guardrail import wording
 from datasets_builders.guardrail.drawing import PEOPLE, PLACES, Scene, all_scenes, draw_scene
 from datasets_builders.guardrail.items import ITEMS
 from datasets_builders.hints import hint
+from datasets_builders.policy_text import count_texts, read_policy_text, settings_problems
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
 from trimpi.policy import Policy
@@ -49,7 +50,8 @@ class Arguments:
     width: int = 96
     height: int = 64
     policy_text: Mapping[str, Any] | None = None
-    """Texts about the policies for VM-CPT, `{per_rule: 8, ...}`; null leaves the split out."""
+    """Texts about the policies for VM-CPT, `{per_rule: 8, oversample: 3, generate: null}`; null
+    leaves the split out. With `update` the split `policy_text_new` is of the new versions."""
 
 
 def plan(**args: Any) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def plan(**args: Any) -> dict[str, Any]:
     """
     seed = args.pop("seed", 0)
     arguments = _parse(args)
-    Guardrail(arguments, seed)
+    domain = Guardrail(arguments, seed)
     several = len(arguments.policies)
     rows = {"train_cot": arguments.train_cot, "train": arguments.train, "test": arguments.test}
     if arguments.update is None:
@@ -68,7 +70,19 @@ def plan(**args: Any) -> dict[str, Any]:
     else:
         rows |= {"train_cot_new": arguments.train_cot, "update": arguments.update["rows"]}
     splits = {name: several * count for name, count in rows.items() if count}
-    return {"builder": BUILDER, "args": asdict(arguments), "seed": seed, "splits": splits}
+    told = asdict(arguments)
+    if (asked := read_policy_text(arguments.policy_text)) is not None:
+        told["policy_text"] = asked.args
+        parts = {"policy_text": domain.now}
+        if arguments.update is not None:
+            parts["policy_text_new"] = domain.later
+        for split, versions in parts.items():
+            splits[split] = count_texts(asked, {v.id: v.policy for v in versions}, seed)
+    planned = {"builder": BUILDER, "args": told, "seed": seed, "splits": splits}
+    if asked is not None and asked.generator is not None:
+        small = dict.fromkeys((n for n in ("train_cot", "train", "test") if splits.get(n)), 2)
+        planned["preview"] = {**small, "policy_text": asked.small}
+    return planned
 
 
 def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
@@ -99,6 +113,7 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
             " severity. Test pictures are asked under every policy."
         ),
         extra={"cot": "gold walk"},
+        policy_text=arguments.policy_text,
     )
 
 
@@ -323,6 +338,7 @@ def _parse(args: Mapping[str, Any]) -> Arguments:
         count = args.get(key)
         if count is not None and (type(count) is not int or count < 1):
             problems.append(f"{key}: must be a whole number from 1 on or null, found {count!r}")
+    problems += settings_problems(args.get("policy_text"))
     update = args.get("update")
     if update is not None and not _is_update(update):
         problems.append(

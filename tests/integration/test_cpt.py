@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.conftest import small_data
+from tests.conftest import add_texts, small_data
 from trimpi.batch import IGNORED, collate, encode_example
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
 from trimpi.model import (
     check_model_folder,
+    load_config,
     load_model,
     load_processor,
     model_digest,
@@ -152,6 +153,56 @@ def test_tensors_without_a_gradient_are_named(
     assert f"{len(missing)} of 56 trainable tensors had no gradient" in capsys.readouterr().out
 
 
+def test_texts_stand_alone_and_all_of_them_is_in_the_loss(inputs: StageInputs) -> None:
+    sample = add_texts(inputs.data).read("policy_text")[1]
+    processor = load_processor(inputs.model, inputs.model_config)
+    visual = visual_token_ids(load_config(inputs.model, inputs.model_config), processor.tokenizer)
+    row, budget = cpt.encode_text_row(processor, sample, visual)
+    assert row.labels == row.input_ids and row.pictures == ()
+    said = processor.tokenizer.decode(row.input_ids)
+    assert "Quote Condition 1 of policy Lumen Charter please." in said
+    assert "is there a red object?" in said
+    assert "boxed" not in said and "Yes: Case 1" not in said  # neither form nor policy
+    assert budget.total == len(row.input_ids) and budget.policy == budget.images == 0
+
+
+def test_texts_are_mixed_in_as_often_as_asked(
+    inputs: StageInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_texts(inputs.data)
+    seen: list[list[int]] = []
+    compute = SupervisedTrainer.compute_loss
+
+    def spy(self: Any, model: Any, batch: Any, *rest: Any, **more: Any) -> Any:
+        lengths = batch["attention_mask"].sum(1).tolist()
+        seen.extend(ids[:n] for ids, n in zip(batch["input_ids"].tolist(), lengths, strict=True))
+        return compute(self, model, batch, *rest, **more)
+
+    monkeypatch.setattr(SupervisedTrainer, "compute_loss", spy)
+    cpt.run(settings(texts="policy_text", texts_epochs=2), inputs)
+    processor = load_processor(inputs.model, inputs.model_config)
+    said = [processor.tokenizer.decode(ids) for ids in seen]
+    places = [i for i, text in enumerate(said) if "Quote Condition" in text]
+    assert len(said) == 8 + 2 * 3 and len(places) == 6
+    assert places != list(range(8, 14))  # shuffled among the rows
+    assert all(
+        sum(f"policy Lumen Charter{' please' * n}." in text for text in said) == 2 for n in range(3)
+    )
+    stage = json.loads((inputs.output / "stage.json").read_text())
+    assert (stage["rows"], stage["texts"], stage["steps"]) == (8, 3, 4)
+    assert stage["schedule"].startswith("(8 rows + 3 texts x 2) x 1 epochs = 4 updates")
+
+
+def test_texts_are_seeded(inputs: StageInputs, tmp_path: Path) -> None:
+    add_texts(inputs.data)
+
+    def run(name: str, **more: Any) -> str:
+        other = StageInputs(**{**vars(inputs), "output": tmp_path / name})
+        return model_digest(cpt.run(settings(**more), other))
+
+    assert run("a", texts="policy_text") == run("b", texts="policy_text") != run("c")
+
+
 @pytest.fixture
 def unloadable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail when weights are asked for."""
@@ -170,6 +221,19 @@ def test_rows_without_rationale_are_all_named_before_loading(inputs: StageInputs
     assert len(lines) == 8
     assert lines[0] == (
         "train: row 'train-0': has no rationale; use a split with rationales (train_cot)"
+    )
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_faulty_rows_and_texts_are_named_together(inputs: StageInputs) -> None:
+    file = add_texts(inputs.data).root / "policy_text.jsonl"
+    file.write_text(file.read_text().replace("is there a red object?", " ", 1))
+    with pytest.raises(UserError) as caught:
+        cpt.run(settings(split="train", texts="policy_text"), inputs)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 9
+    assert lines[-1] == (
+        "policy_text: row 'text-0': is a text with an empty answer; write one, or drop the row"
     )
 
 

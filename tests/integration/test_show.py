@@ -1,15 +1,17 @@
 """`trimpi show`: every token of a stage's real input with its label."""
 
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.conftest import small_data
+from tests.conftest import add_texts, small_data
 from trimpi.batch import IGNORED
 from trimpi.errors import UserError
 from trimpi.model import load_config, load_processor, visual_token_ids
 from trimpi.recipe import CptConfig, ModelConfig, Recipe
+from trimpi.sample import DataFolder
 from trimpi.show import Shown, harmless, print_tokens, show_stage, tokens_of
 from trimpi.stages import cpt
 
@@ -53,6 +55,20 @@ def test_every_token_stands_with_its_label(
         assert (token.kind == "in the loss") == (token.label != IGNORED)
         assert (token.kind == "visual") == (token.token in visual)
         assert token.times == 1 or token.token in visual
+
+
+def test_texts_count_on_behind_the_rows(recipe: Recipe, tmp_path: Path) -> None:
+    data = add_texts(DataFolder(Path(str(recipe.data.folder))))
+    raw = recipe.model_dump(mode="json")
+    raw["stages"]["cpt"]["texts"] = "policy_text"
+    mixed = Recipe.model_validate(raw)
+    text = shown(mixed, tmp_path, "cpt", row=len(data.read("train_cot")) + 2)
+    assert "cpt (cpt), policy_text row 2, id text-2" in text
+    assert "Yes: Case 1" not in text and "not in the loss" in text
+    counted = re.search(r"in the loss: (\d+) of (\d+) tokens", text)
+    assert counted is not None and counted[1] == counted[2]
+    with pytest.raises(UserError, match=r"train_cot has rows 0 to 7, policy_text rows 8 to 10;"):
+        shown(mixed, tmp_path, "cpt", row=11)
 
 
 def test_cpt_shows_policy_and_text_in_the_loss(recipe: Recipe, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ SHIPPED = {
     "tiny/ablation.yaml",
     "gta/qwen2_5_vl_7b.yaml",
     "gta/tiny.yaml",
+    "policy_text/tiny.yaml",
     *(f"clevr/{v}_n{n}_qwen2_5_vl_{s}.yaml" for v in "tm" for n in (2, 4, 6) for s in ("3b", "7b")),
     *(f"baselines/{name}.yaml" for name in ("in_context", "direct_sft", "cot_sft", "cot_sft_grpo")),
     *(f"baselines/{name}.yaml" for name in ("cpt_cot_sft", "trimpi_no_poro", "trimpi")),
@@ -146,7 +147,10 @@ def test_the_ablation_has_all_rows_and_three_seeds() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "tiny/ablation.yaml", "gta/tiny.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["quickstart.yaml", "tiny/ablation.yaml", "gta/tiny.yaml", "policy_text/tiny.yaml"],
+)
 def test_tiny_recipes_dry_run_through_the_command_line(name: str, tmp_path: Path) -> None:
     words = ["run", str(ROOT / "recipes" / name), "--dry-run", "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(app, words)

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import add_texts
+from trimpi.checks import check_recipe
 from trimpi.context import check_context
 from trimpi.errors import UserError
-from trimpi.recipe import Recipe
+from trimpi.pipeline import _stage_identity
+from trimpi.recipe import CptConfig, Recipe
 from trimpi.sample import DataFolder
 
 
@@ -38,6 +41,38 @@ def test_the_evaluation_is_named_by_setting(qwen: Path, data: DataFolder) -> Non
     asked = {"settings": ["no_policy", "in_context"], "split": "train", "max_new_tokens": 4030}
     with pytest.raises(UserError, match=r"evaluation\.in_context: row 'train-0'"):
         check_context(recipe_of(qwen, data, evaluation=asked), qwen, data, None)
+
+
+def test_a_text_that_is_too_long_is_named(qwen: Path, data: DataFolder) -> None:
+    file = add_texts(data).root / "policy_text.jsonl"
+    file.write_text(file.read_text().replace("is there a red", "is there a red" * 2000, 1))
+    stages = {"cpt": {"split": "train", "texts": "policy_text"}}
+    with pytest.raises(UserError, match=r"stages\.cpt: policy_text: row 'text-0': .*shorten the"):
+        check_context(recipe_of(qwen, data, stages=stages), qwen, data, None)
+
+
+def test_a_dry_run_knows_the_texts(qwen: Path, data: DataFolder, tmp_path: Path) -> None:
+    file = add_texts(data).root / "policy_text.jsonl"
+    stages = {"cpt": {"split": "train_cot", "texts": "policy_text", "batch_size": 4}}
+    recipe = recipe_of(qwen, data, stages=stages)
+    found = check_recipe(recipe, tmp_path / "run")
+    assert found.problems == []
+    assert "(8 rows + 3 texts) x 5 epochs = 15 updates" in found.stages[0].schedule.arithmetic
+    file.write_text(file.read_text().replace("is there a red object?", "", 1))
+    (told,) = check_recipe(recipe, tmp_path / "run").problems
+    assert told == f"{file}:1: is a text with an empty answer; write one, or drop the row"
+    file.unlink()
+    (told,) = check_recipe(recipe, tmp_path / "run").problems
+    assert told.startswith("stages.cpt.texts: the data have no split 'policy_text'")
+    assert "their argument policy_text" in told
+
+
+def test_texts_are_part_of_a_stages_identity_where_there_are_some() -> None:
+    plain, mixed = CptConfig(), CptConfig(texts="policy_text")
+    assert "texts" not in _stage_identity(plain)  # as in runs from before there were texts
+    assert _stage_identity(mixed)["texts_epochs"] == 1
+    twice = CptConfig(texts="policy_text", texts_epochs=2)
+    assert _stage_identity(mixed) != _stage_identity(twice)
 
 
 def test_a_bad_picture_is_named_with_its_row(qwen: Path, data: DataFolder) -> None:

@@ -254,6 +254,25 @@ def test_updates_follow_from_the_sizes(
     assert f"= {updates} updates of {config.batch_size} " in schedule.arithmetic
 
 
+def test_texts_are_counted_with_the_rows() -> None:
+    config = CptConfig(batch_size=8, micro_batch_size=2, epochs=2, texts="policy_text")
+    schedule = plan_schedule(config, 402, 1, texts=300)
+    assert (schedule.rows, schedule.updates) == (402, 2 * 88)  # 702 rows in updates of 8
+    assert schedule.arithmetic.startswith("(402 rows + 300 texts) x 2 epochs = 176 updates")
+    often = config.model_copy(update={"texts_epochs": 3, "limit": 100})
+    schedule = plan_schedule(often, 402, 1, texts=300)
+    assert schedule.arithmetic.startswith("(100 rows + 300 texts x 3) x 2 epochs = 250 updates")
+
+
+def test_texts_must_be_another_split_and_be_named() -> None:
+    with pytest.raises(ValueError, match="texts 'train_cot' is the stage's own split"):
+        CptConfig(texts="train_cot")
+    with pytest.raises(ValueError, match="texts_epochs belongs to 'texts'"):
+        CptConfig(texts_epochs=2)
+    with pytest.raises(ValueError, match="texts_epochs"):
+        CptConfig(texts="policy_text", texts_epochs=0)
+
+
 def test_sizes_that_no_schedule_fits() -> None:
     with pytest.raises(UserError, match="not a multiple of micro_batch_size 2 x 3 devices"):
         plan_schedule(CptConfig(batch_size=8, micro_batch_size=2), 20, 3)

@@ -8,8 +8,8 @@ mean does not depend on how a batch is cut into micro batches, so it is the one 
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from trimpi.model import (
     lora_config,
     visual_token_ids,
 )
-from trimpi.recipe import SupervisedConfig
+from trimpi.recipe import CptConfig, SupervisedConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
@@ -64,7 +64,12 @@ class SupervisedTrainer(ExactResume, SFTTrainer):
         """Checkpoints are not for publication: no card."""
 
 
-def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode) -> Path:
+def run_supervised(
+    config: SupervisedConfig,
+    inputs: StageInputs,
+    encode: Encode,
+    encode_text: Encode | None = None,
+) -> Path:
     """Train on all rows of the split and leave a complete model folder.
 
     Everything that can be wrong with data and settings is found before weights are loaded. A
@@ -74,6 +79,7 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
         config: a CPT or SFT stage.
         inputs: model, data, output folder and seed.
         encode: makes the training sequence of a row.
+        encode_text: makes that of a text about a policy, for stages that mix such texts in.
 
     Returns:
         `inputs.output / "model"`.
@@ -86,13 +92,21 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
     samples = inputs.data.read(config.split)[: config.limit]
+    parts = [Part(config.split, samples, encode)]
+    times = 1
+    if isinstance(config, CptConfig) and config.texts is not None and encode_text is not None:
+        parts.append(Part(config.texts, inputs.data.read(config.texts), encode_text))
+        times = config.texts_epochs
+    texts = len(parts[1].samples) if parts[1:] else 0
     arguments = training_arguments(config, inputs)
-    schedule = plan_schedule(config, len(samples), arguments.world_size, config.kind)
+    schedule = plan_schedule(config, len(samples), arguments.world_size, config.kind, texts)
     arguments.gradient_accumulation_steps = schedule.accumulation
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     visual = visual_token_ids(settings, processor.tokenizer)
-    rows, budgets = encode_rows(config, processor, samples, visual, encode, context_limit(settings))
+    rows, budgets = encode_rows(config.kind, processor, parts, visual, context_limit(settings))
+    # A text that is seen several times is that many rows of the table, which the sampler shuffles.
+    rows = rows[: len(samples)] + rows[len(samples) :] * times
 
     table = Dataset.from_list([vars(row) for row in rows])
     in_loss = sum(label != IGNORED for row in rows for label in row.labels)
@@ -125,6 +139,7 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
     steps = train_on(trainer, checkpoint, schedule.updates)
     record = {
         "rows": len(samples),
+        "texts": texts,
         "steps": steps,
         "schedule": schedule.arithmetic,
         "parameters": parameters,
@@ -143,22 +158,32 @@ def run_supervised(config: SupervisedConfig, inputs: StageInputs, encode: Encode
     return inputs.output / "model"
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of a split that a stage trains on, and how they are encoded."""
+
+    split: str
+    samples: list[Sample]
+    encode: Encode
+
+
 def encode_rows(
-    config: SupervisedConfig,
+    kind: str,
     processor: Any,
-    samples: list[Sample],
+    parts: Sequence[Part],
     visual: frozenset[int],
-    encode: Encode,
     limit: int | None,
 ) -> tuple[list[Encoded], list[TokenBudget]]:
-    """Encode all rows once; all rows that cannot be used are named at once.
+    """Encode all rows once, in order; all rows that cannot be used are named at once.
 
     Raises:
         UserError: rows without a rationale, with a bad picture, or beyond the context.
     """
     rows, budgets, problems = [], [], []
-    for sample in track(samples, f"{config.kind}: encode", transient=True, disable=not _watched()):
-        where = f"{config.split}: row {sample.id!r}"
+    named = [(f"{p.split}: row {s.id!r}", s, p.encode) for p in parts for s in p.samples]
+    for where, sample, encode in track(
+        named, f"{kind}: encode", transient=True, disable=not _watched()
+    ):
         try:
             row, budget = encode(processor, sample, visual)
         except UserError as error:
@@ -169,7 +194,7 @@ def encode_rows(
     if problems:
         more = len(problems) - SHOWN
         raise UserError.join(problems[:SHOWN] + ([f"... and {more} more rows"] if more > 0 else []))
-    used = ((f"{config.split}: row {s.id!r}", b) for s, b in zip(samples, budgets, strict=True))
+    used = ((where, b) for (where, *_), b in zip(named, budgets, strict=True))
     check_budgets(used, limit)
     types = sorted({name for row in rows for name in row.types})
     # One schema for the table: rows without a picture have no token types of their own.
