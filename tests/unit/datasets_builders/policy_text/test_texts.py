@@ -53,7 +53,8 @@ def clevr() -> tuple[Policy, Decide]:
 
 
 def tools() -> tuple[Policy, Decide]:
-    _, versions, special, source = gta._read(gta.Arguments())
+    material = gta._read(gta.Arguments())
+    versions, special, source = material.versions, material.special, material.source
     policy = gta_wording.write_policy("Velkar", source.tools, versions, special)
     versions = read_version_rules(gta.RULES)
 
