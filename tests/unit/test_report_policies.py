@@ -118,6 +118,17 @@ def test_there_is_no_matrix_without_an_arm_for_one_policy(tmp_path: Path) -> Non
     assert interference(run_of(tmp_path / "1", one)) == {}
 
 
+def test_there_is_no_matrix_where_one_policy_is_tested(tmp_path: Path) -> None:
+    def of_a(values: list[float]) -> Evaluation:
+        found = evaluation(values)
+        samples = [s for s in found.samples if s.policy == "a"]
+        found.__dict__["samples"] = samples
+        return found
+
+    arms = {"x": (["a"], of_a([1, 1, 1, 1])), "y": (["both"], of_a([1, 1, 1, 0]))}
+    assert interference(run_of(tmp_path, arms)) == {}
+
+
 def test_there_is_no_matrix_without_the_data(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"only_a": (["a"], evaluation([1, 1, 0, 0])),
                             "one": (["both"], evaluation([1, 1, 0, 0]))})  # fmt: skip

@@ -78,6 +78,8 @@ def interference(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
         return {}
     rows = measured[0].settings["no_policy"][0].samples
     names = list(dict.fromkeys(s.policy for s in rows if s.policy is not None))
+    if len(names) < 2:
+        return {}
     table = {
         policy: {arm.name: _entry(arm, policy, trained[arm.name]) for arm in measured}
         for policy in names
