@@ -72,6 +72,40 @@ def judged(rng: random.Random, scenes: list[Scene], rules: int) -> list[Turn]:
     return turns
 
 
+def asked(rng: random.Random, rules: int) -> list[Turn]:
+    """One random policy, and questions about its rules: many lookups in one text."""
+    name = made_up_name(rng)
+    rule_set = random_rules(rng, rng.sample(ITEMS, 3), rules)
+    policy = Policy(name, (TextPart(text(rng, name, rule_set)),))
+    turns = []
+    for number in range(8):
+        rule = rng.choice(rule_set.rules)
+        kind = rng.choice(("say", "response", "about", "about"))
+        if kind == "say":
+            query, answer = f"What does rule {rule.id} of policy {name} say?", said(rule)
+        elif kind == "response":
+            query = f"Which response does rule {rule.id} of policy {name} give?"
+            answer = str(rule.outcome)
+        else:
+            item = rng.choice(ITEMS)
+            query = f"Which rules of policy {name} are about item {item}?"
+            ids = [r.id for r in rule_set.rules if item in _items(r)]
+            answer = ", ".join(ids) or "none"
+        turns.append(Turn(query, answer, None, None if number else policy))
+    return turns
+
+
+def _items(rule: Rule) -> tuple[str, ...]:
+    extent = (rule.when or {}).get("item")
+    return extent.values if isinstance(extent, Words) else ()
+
+
+def said(rule: Rule) -> str:
+    """A rule in words, as policies of the guardrail write it."""
+    when = f"If {all_in_words(rule.when)}" if rule.when else "Otherwise"
+    return f"{when}, the response is `{rule.outcome}`."
+
+
 def random_rules(rng: random.Random, shown: list[str], most: int) -> RuleSet:
     """Rules about the items that are shown, and others; the last one is for everything else."""
     items = list(dict.fromkeys([i for i in shown if rng.random() < 0.85] + rng.sample(ITEMS, 5)))
@@ -147,6 +181,5 @@ def text(rng: random.Random, name: str, rules: RuleSet) -> str:
     for number, rule in enumerate(rules.rules):
         if not number or rng.random() < 0.2:
             lines.append(f"\n## {rng.choice(HEADINGS)}\n")
-        when = f"If {all_in_words(rule.when)}" if rule.when else "Otherwise"
-        lines.append(f"- **{rule.id}.** {when}, the response is `{rule.outcome}`.")
+        lines.append(f"- **{rule.id}.** {said(rule)}")
     return "\n".join(lines) + "\n"

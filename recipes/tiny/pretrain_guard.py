@@ -6,8 +6,10 @@ Read top to bottom: pictures -> tokenizer -> weights taken over -> batches -> ph
 1. `vision`: the tower learns, for each visual token, which item or person covers it and which place
    it belongs to, dense labels from the drawing; CLEVR pictures beside keep up what it knows.
 2. `scenes`: the whole model learns to say what the pictures show.
-3. `rules`: random policies (guard_tasks.py) in context, applied to several pictures each, tried
-   rule by rule; with dense labels the second layer learns of which rule each token is part.
+3. `rules`: random policies (guard_tasks.py) in context: questions about their rules, many a text,
+   and requests about several pictures each, tried rule by rule. With dense labels the second layer
+   learns of which rule each token is part, and the fourth, in the reasoning, which rule is being
+   tried and which one comes next.
 CLEVR's tasks go on in all phases. It never meets the policies of the package.
 """
 
@@ -26,6 +28,8 @@ import numpy as np
 import pretrain
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -43,20 +47,23 @@ PHASES = {  # name -> (steps, peak learning rate, share of decay, mixture of bat
     "rules": (
         900,
         1.5e-3,
-        0.6,
+        0.4,
         {
-            "looks": 0.12,
-            "rules_6": 0.2,
-            "rules_12": 0.2,
-            "rules_18": 0.2,
-            "picture": 0.12,
-            "several_2": 0.06,
-            "several_3": 0.06,
-            "recital_all": 0.04,
+            "looks": 0.08,
+            "ask_6": 0.2,
+            "ask_12": 0.17,
+            "rules_4": 0.17,
+            "rules_8": 0.13,
+            "rules_16": 0.1,
+            "picture": 0.06,
+            "several_2": 0.05,
+            "several_3": 0.04,
         },
     ),
 }
-BATCH = {**pretrain.BATCH, "looks": 40, "rules_6": 24, "rules_12": 18, "rules_18": 14}
+BATCH = {**pretrain.BATCH, "looks": 40, "ask_6": 32, "ask_12": 22}
+BATCH |= {"rules_4": 24, "rules_8": 18, "rules_16": 14}
+SAVE_EVERY = 100  # steps; an interrupted phase goes on from there
 PICTURES = 4  # that a random policy is applied to, one after the other
 RULE_CLASSES = 26
 CELLS = (pretrain.HEIGHT // pretrain.CELL, pretrain.WIDTH // pretrain.CELL)
@@ -143,18 +150,18 @@ def grow(model: Qwen2_5_VLForConditionalGeneration, old, new) -> None:
 class Batches(IterableDataset):
     """Endless batches of one kind each; a seed and a step fix each."""
 
-    def __init__(self, tokenizer, guard, clevr, mixture, seed, steps):
+    def __init__(self, tokenizer, guard, clevr, mixture, seed, start, steps):
         super().__init__()
         self.tokenizer, self.guard, self.clevr = tokenizer, guard, clevr
-        self.mixture, self.seed, self.steps = mixture, seed, steps
+        self.mixture, self.seed, self.start, self.steps = mixture, seed, start, steps
         self.clevr_rows = pretrain.Batches(tokenizer, clevr, mixture, seed, 0, steps)
 
     def __iter__(self):
-        for step in range(self.steps):
+        for step in range(self.start, self.steps):
             rng = random.Random(f"{self.seed}/{step}")
             kind = rng.choices(list(self.mixture), list(self.mixture.values()))[0]
-            own = kind == "looks" or kind.startswith("rules")
-            each = {"looks": 1, "picture": 1, "recital_all": 0}.get(
+            own = kind.partition("_")[0] in ("looks", "rules", "ask")
+            each = {"looks": 1, "picture": 1, "ask_6": 0, "ask_12": 0}.get(
                 kind, PICTURES if own else pretrain.SEVERAL
             )
             pool = self.guard if own else self.clevr
@@ -166,11 +173,12 @@ class Batches(IterableDataset):
                     rows.append(self.row(rng, kind, found))
                 else:
                     ids, targets = self.clevr_rows.row(rng, kind, found)
-                    rows.append((ids, targets, [0] * len(ids)))
-            length = -(-max(len(ids) for ids, _, _ in rows) // 16) * 16
+                    rows.append((ids, targets, [0] * len(ids), [(0, 0)] * len(ids)))
+            length = -(-max(len(row[0]) for row in rows) // 16) * 16
+            fills = (("ids", 0), ("labels", -100), ("rules", 0), ("walk", (0, 0)))
             batch = {
                 name: torch.tensor([r[i] + [fill] * (length - len(r[i])) for r in rows])
-                for i, (name, fill) in enumerate((("ids", 0), ("labels", -100), ("rules", 0)))
+                for i, (name, fill) in enumerate(fills)
             }
             batch["mask"] = torch.tensor(
                 [[1] * len(r[0]) + [0] * (length - len(r[0])) for r in rows]
@@ -181,9 +189,12 @@ class Batches(IterableDataset):
         """Token ids, targets, and of each token of the policy the place of its rule (0: none)."""
         if kind == "looks":
             turns = guard_tasks.looks(rng, found[0])
+        elif kind.startswith("ask"):
+            turns = guard_tasks.asked(rng, int(kind.partition("_")[2]))
         else:
             turns = guard_tasks.judged(rng, found, int(kind.partition("_")[2]))
-        ids, targets, rules = [], [], []
+        ids, targets, rules, walk = [], [], [], []
+        order: dict[str, int] = {}  # rule id -> its place in the policy, from 1
         pad = "<|image_pad|>"
         for number, turn in enumerate(turns):
             target = "answer" if turn.rationale is None else "cot"
@@ -194,12 +205,17 @@ class Batches(IterableDataset):
                 add_generation_prompt=True,
             ).replace(pad, pad * pretrain.VISUAL_TOKENS)
             head = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
-            tail = render_target(sample, target) + "<|im_end|>\n"
-            tail = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
-            ids += head["input_ids"] + tail
-            targets += [-100] * len(head["input_ids"]) + tail[:-1] + [-100]
-            rules += _places(prompt, head["offset_mapping"]) + [0] * len(tail)
-        return ids, targets, rules
+            said = render_target(sample, target) + "<|im_end|>\n"
+            tail = self.tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)
+            if turn.policy is not None:
+                found = re.findall(r"^- \*\*(R[\d.]+)\.\*\*", turn.policy.text, re.MULTILINE)
+                order = {rule: number for number, rule in enumerate(found, 1)}
+            ids += head["input_ids"] + tail["input_ids"]
+            targets += [-100] * len(head["input_ids"]) + tail["input_ids"][:-1] + [-100]
+            rules += _places(prompt, head["offset_mapping"]) + [0] * len(tail["input_ids"])
+            walk += [(0, 0)] * len(head["input_ids"])
+            walk += _walked(said, tail["offset_mapping"], order)
+        return ids, targets, rules, walk
 
 
 def _places(prompt: str, offsets: list[tuple[int, int]]) -> list[int]:
@@ -213,6 +229,21 @@ def _places(prompt: str, offsets: list[tuple[int, int]]) -> list[int]:
     return places
 
 
+def _walked(
+    said: str, offsets: list[tuple[int, int]], order: dict[str, int]
+) -> list[tuple[int, int]]:
+    """For each token of the reasoning the rule being tried and the next one (0: none)."""
+    lines = list(re.finditer(r"^Rule (R[\d.]+):.*$|^.*The picture shows.*$", said, re.MULTILINE))
+    numbers = [order.get(line[1] or "", 0) for line in lines] + [0]
+    found, at = [], 0
+    for begin, _ in offsets:
+        while at < len(lines) and begin >= lines[at].end():
+            at += 1
+        inside = order and at < len(lines) and begin >= lines[at].start()
+        found.append((numbers[at], numbers[at + 1]) if inside else (0, 0))
+    return found
+
+
 # --- training ---------------------------------------------------------------------------------
 
 
@@ -224,6 +255,7 @@ class Heads(nn.Module):
         self.things = nn.Linear(width, 1 + len(items.ITEMS) + len(drawing.PEOPLE))
         self.places = nn.Linear(width, len(drawing.PLACES))
         self.rules = nn.Linear(width, RULE_CLASSES)
+        self.walk = nn.Linear(width, 2 * RULE_CLASSES)
 
     def seen(self, features, labels):  # [B*cells, width], [B*cells, 2]
         things, places = self.things(features), self.places(features)
@@ -236,6 +268,11 @@ class Heads(nn.Module):
     def read(self, hidden, rules, mask):  # [B, L, width], [B, L], [B, L]
         kept = mask.bool() & (rules > 0)
         return nn.functional.cross_entropy(self.rules(hidden[kept]), rules[kept])
+
+    def walked(self, hidden, walk):  # [B, L, width], [B, L, 2]
+        kept = walk[..., 1] > 0
+        logits = self.walk(hidden[kept]).unflatten(-1, (2, -1))
+        return nn.functional.cross_entropy(logits.flatten(0, 1), walk[kept].flatten())
 
 
 def main() -> None:
@@ -290,22 +327,43 @@ def main() -> None:
         batch = processor.image_processor(images=pictures, return_tensors="pt")
         return {"pixel_values": batch["pixel_values"], "image_grid_thw": batch["image_grid_thw"]}
 
+    def save(name: str, step: int) -> None:
+        state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+        state |= {f"heads.{k}": v for k, v in heads.state_dict().items()}
+        state = {k: v.contiguous() for k, v in state.items()}
+        save_file(state, args.work / f"{name}.tmp", {"step": str(step)})
+        (args.work / f"{name}.tmp").rename(args.work / f"{name}.safetensors")
+
+    def restore(name: str) -> int | None:
+        """Weights of a phase, or of a part of it; returns the steps made. Optimizers begin anew."""
+        file = args.work / f"{name}.safetensors"
+        if not file.exists():
+            return None
+        with safe_open(file, framework="pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            step = int((opened.metadata() or {}).get("step", 0))
+        own = {k[6:]: v for k, v in state.items() if k.startswith("heads.")}
+        heads.load_state_dict(own, strict=False)
+        rest = {k: v for k, v in state.items() if not k.startswith("heads.")}
+        model.load_state_dict(rest, strict=False)
+        model.tie_weights()
+        return step
+
+    def resume(phase: str) -> int:
+        return restore(f"{phase}-partial") or 0
+
     for phase, (steps, rate, decay, mixture) in PHASES.items():
         steps = max(1, int(steps * args.scale))
-        file = args.work / f"{phase}.pt.safetensors"
-        if file.exists():
-            from safetensors.torch import load_file
-
-            model.load_state_dict(load_file(file), strict=False)
-            model.tie_weights()
+        if restore(phase) is not None:
             note(phase=phase, restored=True)
             continue
         chosen = [visual, heads, clevr_heads] if phase == "vision" else [model, heads]
         solvers = pretrain.optimizers(chosen, rate)
-        batches = Batches(tokenizer, guard, clevr, mixture, f"{args.seed}/{phase}", steps)
+        begin = resume(phase)
+        batches = Batches(tokenizer, guard, clevr, mixture, f"{args.seed}/{phase}", begin, steps)
         loader = iter(DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8))
         started, losses, hits = time.time(), {}, []
-        for step in range(steps):
+        for step in range(begin, steps):
             for solver in solvers:
                 for group in solver.param_groups:
                     group["lr"] = rate * pretrain.schedule(step, steps, decay)
@@ -339,11 +397,16 @@ def main() -> None:
                         **(pixels(pool, batch["picks"]) if batch["picks"] else {}),
                     )
                     loss = value = output.loss
-                    if kind.startswith("rules"):
+                    if kind.startswith(("rules", "ask")):
                         layer = output.hidden_states[pretrain.PLACE_LAYER]
                         dense = heads.read(layer, batch["rules"], batch["mask"])
                         losses.setdefault("places", []).append(dense.item())
                         loss = loss + 0.3 * dense
+                    if kind.startswith("rules"):
+                        layer = output.hidden_states[pretrain.CONTENT_LAYER]
+                        tried = heads.walked(layer, batch["walk"])
+                        losses.setdefault("walk", []).append(tried.item())
+                        loss = loss + 0.3 * tried
             loss.backward()
             nn.utils.clip_grad_norm_([p for m in chosen for p in m.parameters()], 1.0)
             for solver in solvers:
@@ -356,11 +419,9 @@ def main() -> None:
                 seconds = round(time.time() - started)
                 note(phase=phase, step=step + 1, loss=mean, seconds=seconds, **seen)
                 losses, hits = {}, []
-        from safetensors.torch import save_file
-
-        state = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
-        save_file(state, args.work / f"{phase}.tmp")
-        (args.work / f"{phase}.tmp").rename(file)
+            if mixture and (step + 1) % SAVE_EVERY == 0:
+                save(f"{phase}-partial", step + 1)
+        save(phase, steps)
     pretrain.export(model, tokenizer, processor.image_processor, args.output)
     note(saved=str(args.output))
 
