@@ -11,6 +11,7 @@ from datasets_builders.document.delimited import NAMES
 from datasets_builders.document.tables import FORMS, HUB_ID
 from datasets_builders.generators import Spec, spec_problem
 from datasets_builders.hints import hint
+from datasets_builders.policy_text import settings_problems
 from trimpi.errors import UserError
 
 POLICY_ID = re.compile(r"[\w-][\w.-]*")
@@ -55,6 +56,8 @@ class Arguments:
     solve the rows and keeps what the grader accepts."""
     cot_tokens: int = 512
     """With `generate`: most new tokens of a rationale."""
+    policy_text: Mapping[str, Any] | None = None
+    """Texts about the policies for VM-CPT, `{per_rule: 8, ...}`; null leaves the split out."""
 
     @property
     def policy_files(self) -> dict[str | None, str]:
@@ -143,6 +146,7 @@ def parse(args: Mapping[str, Any]) -> Arguments:
         problems.append(
             f"cot_tokens: must be a whole number from 1 on, found {args['cot_tokens']!r}"
         )
+    problems += settings_problems(args.get("policy_text"))
     if problems:
         raise UserError.join(problems)
     return Arguments(**args)

@@ -18,6 +18,7 @@ from datasets_builders.document.pictures import save
 from datasets_builders.document.rulings import agree, reasons
 from datasets_builders.domain import Example, build_domain
 from datasets_builders.generators import resolve_generate
+from datasets_builders.policy_text import count_texts, read_policy_text
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
 from trimpi.grading import Grader, grader_identity
@@ -64,12 +65,19 @@ def plan(**args: Any) -> dict[str, Any]:
     if arguments.generate:
         resolve_generate(arguments.generate)
     material = read_material(arguments, seed)
+    splits = dict(material.splits)
+    preview: dict[str, Any] = {} if arguments.generate else {"reasons": arguments.reasons}
+    if (asked := read_policy_text(arguments.policy_text)) is not None:
+        named = {row.policy for row in material.examples if row.split == "train_cot"}
+        told = {id: policy for id, policy in material.policies.items() if id in named}
+        splits["policy_text"] = count_texts(asked, told, seed)
+        preview["policy_text"] = asked.small
     return {
         "builder": BUILDER,
         "args": asdict(arguments),
         "seed": seed,
-        "splits": material.splits,
-        "preview": {} if arguments.generate else {"reasons": arguments.reasons},
+        "splits": splits,
+        "preview": preview,
         "notes": list(material.warnings),
     }
 
@@ -103,6 +111,7 @@ def build(out: Path, *, seed: int, progress: bool = True, **args: Any) -> DataFo
         cot_tokens=arguments.cot_tokens,
         code=__file__,
         about=_about(material),
+        policy_text=arguments.policy_text,
         extra=_extra(material),
     )
 

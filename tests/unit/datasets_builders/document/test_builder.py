@@ -302,3 +302,14 @@ def test_an_edit_is_noticed_and_a_moved_project_is_known(project: Path, tmp_path
 def test_identity_holds_no_paths(project: Path) -> None:
     told = identity(**arguments(project))
     assert str(project) not in json.dumps(told) and told["grader"] == CHOICE
+
+
+def test_texts_about_the_policy_are_written_and_counted_before(project: Path) -> None:
+    wanted = {"per_rule": 2, "oversample": 1}
+    told = plan(**arguments(project, policy_text=wanted))["splits"]
+    data = built(project, policy_text=wanted)
+    assert check(data.root) == []
+    assert len(data.read("policy_text")) == told["policy_text"] >= 4
+    assert refused(project, policy_text={"per_rul": 2}) == [
+        "policy_text.per_rul: unknown key; did you mean 'per_rule'?"
+    ]
