@@ -310,6 +310,7 @@ def test_texts_about_the_policy_are_written_and_counted_before(project: Path) ->
     data = built(project, policy_text=wanted)
     assert check(data.root) == []
     assert len(data.read("policy_text")) == told["policy_text"] >= 4
-    assert refused(project, policy_text={"per_rul": 2}) == [
-        "policy_text.per_rul: unknown key; did you mean 'per_rule'?"
-    ]
+    with pytest.raises(
+        UserError, match=r"policy_text\.per_rul: unknown key; did you mean 'per_rule'"
+    ):
+        plan(**arguments(project, policy_text={"per_rul": 2}))
