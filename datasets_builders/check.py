@@ -9,7 +9,6 @@ from pathlib import Path
 from PIL import Image
 
 from datasets_builders.base import CARD, content_files, hash_file
-from datasets_builders.coverage import uncovered
 from datasets_builders.parallel import processors
 from datasets_builders.policy_text import is_text_split, verify_text
 from trimpi.errors import UserError
@@ -78,20 +77,6 @@ def check(root: Path) -> list[str]:
             side = str(views.get(split, split))
             problems += _shared(folder.root, sample, side, f"{where}:{number}", hashes, owner)
     return problems
-
-
-def warnings(root: Path) -> list[str]:
-    """What a clean folder may still lack: rules that no row exercises. [] for one that is faulty.
-
-    `views` of the card (parts of other splits) are not counted twice.
-    """
-    folder = DataFolder(Path(root))
-    try:
-        views = folder.card.get("views", {})
-        splits = {split: folder.read(split) for split in folder.splits if split not in views}
-        return uncovered(folder.policies, splits)
-    except (UserError, TypeError):
-        return []
 
 
 @dataclass(frozen=True)

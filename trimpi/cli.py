@@ -310,13 +310,11 @@ def show_data(
 @command(data_app)
 def check(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")]) -> None:
     """Hashes, images, rows and answers of a data folder; exit 1 when something is wrong."""
-    from trimpi.data_view import check_folder, folder_warnings
+    from trimpi.data_view import check_folder
 
     problems = check_folder(folder)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
-    for line in [] if problems else folder_warnings(folder):
-        print(f"warning: {line}", file=sys.stderr)
     if problems:
         raise typer.Exit(1)
     _say(f"{folder}: nothing wrong found")

@@ -26,11 +26,6 @@ def check_folder(folder: Path) -> list[str]:
     return list(problems)
 
 
-def folder_warnings(folder: Path) -> list[str]:
-    """What a data folder may lack without being wrong, one line each."""
-    return list(resolve_callable(f"{TOOLS}.check:warnings", "data check")(folder))
-
-
 def show_folder(
     folder: Path, split: str | None, sheet: Path | None, model: str, console: Console
 ) -> None:
@@ -46,8 +41,6 @@ def show_folder(
     console.print(f"[bold]{folder}[/]: {view.builder}, digest {view.digest[:12]}")
     console.print(_counts(view, unit))
     console.print(_balance(view))
-    if (table := _coverage(data)) is not None:
-        console.print(table)
     file = sheet or folder.resolve().with_name(f"{folder.resolve().name}-sheet.png")
     draw = resolve_callable(f"{TOOLS}.inspect:contact_sheet", "data show")
     console.print(f"contact sheet: {draw(data, file, split)}")
@@ -103,31 +96,4 @@ def _balance(view: Any) -> Table:
                 f"{max(shares):.1%}",
                 f"{max(over):.2f}x",
             )
-    return table
-
-
-def _coverage(data: DataFolder) -> Table | None:
-    """Rules of each policy, and how many of them the rows of each split exercise."""
-    splits = {split: data.read(split) for split in data.splits}
-    cover = resolve_callable(f"{TOOLS}.coverage:coverage", "data show")
-    found = cover(data.policies, splits)
-    if not found:
-        return None
-    table = Table(title="rules exercised", title_justify="left", box=None, pad_edge=False)
-    table.add_column("policy")
-    table.add_column("rules", justify="right")
-    names = [
-        s for s in splits if any(s in r["rows"] for rules in found.values() for r in rules.values())
-    ]
-    for name in names:
-        table.add_column(name, justify="right")
-    for policy, rules in found.items():
-        counts = [
-            sum(bool(rule["rows"].get(name)) for rule in rules.values())
-            if any(name in rule["rows"] for rule in rules.values())
-            else None
-            for name in names
-        ]
-        cells = ["" if count is None else str(count) for count in counts]
-        table.add_row(policy, str(len(rules)), *cells)
     return table

@@ -71,10 +71,6 @@ def score_rows(
     return rows
 
 
-CHANGE: Mapping[Any, str] = {True: "changed", False: "unchanged"}
-"""Names of the rows whose `facts.changed` is true or false."""
-
-
 def accuracy(rows: Iterable[Row]) -> dict[str, Any]:
     """Mean of the scored values with Wilson's interval; `unscored` rows are counted apart."""
     values = [row["value"] for row in rows]
@@ -97,10 +93,8 @@ def summarize(
 
     Keys: `rows`, `accuracy`, `parts` (means) and `part_rows` (how many rows have each),
     `well_formed` (share), `truncated`, `completion_tokens` (mean), `by_depth` (length of the gold
-    path), `by_policy`, `by_task`, `by_change` (rows that a change of the policy concerns, of
-    `facts.changed`, and the others), `by_tool` and `by_rule` (of `facts.tool` and of each id in
-    `facts.rules`, with `parts` and `part_rows` of their own; under several policies see
-    `rule_name`), `majority_share` (accuracy of each
+    path), `by_policy`, `by_task`, `by_tool` and `by_rule` (of `facts.tool` and of each id in
+    `facts.rules`, with `parts` and `part_rows` of their own), `majority_share` (accuracy of each
     policy's most frequent answer), `notes` (most frequent), `original_share` (override: rows that
     score higher under the replaced policy, of those where the two policies' answers differ) and
     `diagnosis`.
@@ -121,7 +115,6 @@ def summarize(
         "by_depth": [_depth(sample) for sample in samples],
         "by_policy": [sample.policy for sample in samples],
         "by_task": [sample.facts.get("task") for sample in samples],
-        "by_change": [CHANGE.get(sample.facts.get("changed")) for sample in samples],
     }
     for key, names in groups.items():
         found: dict[Any, list[Row]] = defaultdict(list)
@@ -159,28 +152,21 @@ def _parts(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _by_call(samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Rows by the tool to be called, and by each rule that decides them."""
+    """Rows by the tool to be called, and by each rule that decides the call."""
     tools: dict[str, list[Row]] = defaultdict(list)
     rules: dict[str, list[Row]] = defaultdict(list)
-    several = len({sample.policy for sample in samples}) > 1
     for sample, row in zip(samples, rows, strict=True):
         if isinstance(tool := sample.facts.get("tool"), str):
             tools[tool].append(row)
         ids = sample.facts.get("rules")
         for id in dict.fromkeys(map(str, ids if isinstance(ids, list) else ())):
-            rules[rule_name(sample.policy if several else None, id)].append(row)
+            rules[id].append(row)
     found = {"by_tool": tools, "by_rule": rules}
     return {
         key: {name: groups[name] for name in sorted(groups, key=diagnosis.in_order)}
         for key, groups in found.items()
         if groups
     }
-
-
-def rule_name(policy: str | None, rule: str) -> str:
-    """A rule's name among the rules of several policies, which use the same ids; `policy` None
-    leaves it as it is. A policy for overriding has the name of the one that it replaces."""
-    return rule if policy is None else f"{policy.removeprefix('override/')} {rule}"
 
 
 def majority_share(samples: Iterable[Sample]) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimpi.evaluate.statistics import mean_and_spread, paired_difference
-from trimpi.report import groups, policies
+from trimpi.report import groups
 from trimpi.report.cells import Cell, Pick, at, cell
 from trimpi.report.curves import panels
 from trimpi.report.load import Arm, Evaluation, Run, Stage
@@ -20,8 +20,7 @@ def summarize(run: Run) -> dict[str, Any]:
     Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
     first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
     `majority_share`, `grading` (what graders say of themselves), `rules` (texts by id, in the order
-    of the policy, where rows name rules), `training` (by chain), `changes` and
-    `interference` (see `report.policies`), `versions`, `seconds`.
+    of the policy, where rows name rules), `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
     seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
@@ -43,9 +42,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "majority_share": first.summary["majority_share"] if first else None,
         "grading": _grading(run),
         "rules": groups.rule_texts(run, models),
-        "training": (training := _training(run)),
-        "changes": policies.changes(run, training),
-        "interference": policies.interference(run),
+        "training": _training(run),
         "versions": run.record.get("versions", {}),
         "seconds": run.record.get("seconds"),
         "peak_memory_gib": run.record.get("peak_memory_gib"),

@@ -6,7 +6,6 @@ from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.evaluate.diagnosis import in_order
-from trimpi.evaluate.scoring import rule_name
 from trimpi.evaluate.statistics import mean_and_spread
 from trimpi.report.cells import at, cell
 from trimpi.report.load import Evaluation, Run
@@ -79,20 +78,15 @@ def rule_texts(run: Run, models: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if not named:
         return {}
     texts: dict[str, str] = {}
-    several = any(" " in name for name in named)
     try:
-        policies = {n: policy for n, policy in run.data.policies.items() if "/" not in n}
+        policies = [policy for name, policy in run.data.policies.items() if "/" not in name]
     except UserError:  # the numbers need no data folder
-        policies = {}
-    for owner, policy in policies.items():
+        policies = []
+    for policy in policies:
         conditions = policy.metadata.get("conditions")
-        for id, text in conditions.items() if isinstance(conditions, Mapping) else ():
-            rule = rule_name(owner if several else None, str(id))
-            known = texts.setdefault(rule, str(text))
-            texts[rule] = known if known == str(text) else ""
-    if several:  # of policies that no row is under
-        asked = {name.partition(" ")[0] for name in named}
-        texts = {rule: text for rule, text in texts.items() if rule.partition(" ")[0] in asked}
+        for rule, text in conditions.items() if isinstance(conditions, Mapping) else ():
+            known = texts.setdefault(str(rule), str(text))
+            texts[str(rule)] = known if known == str(text) else ""
     rest = sorted(named - texts.keys(), key=in_order)
     return texts | dict.fromkeys(rest, "")
 
@@ -111,8 +105,7 @@ def _rule(name: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     right, rows = 0.0, 0
     for summary in summaries:
         # What the grader says of this rule; without that, of the tool; without that, of the row.
-        own = f"rule/{name.rpartition(' ')[2]}"
-        part = next((p for p in (own, "tool") if p in summary["parts"]), None)
+        part = next((p for p in (f"rule/{name}", "tool") if p in summary["parts"]), None)
         share = summary["value"] if part is None else summary["parts"][part]
         count = summary["scored"] if part is None else summary["part_rows"][part]
         right += (share or 0.0) * count
