@@ -80,7 +80,7 @@ def uncovered(policies: Mapping[str, Policy], splits: Mapping[str, Sequence[Samp
     sides = {split: side for split in splits if (side := side_of(split)) is not None}
     rows = Counter((s.policy, sides[split]) for split in sides for s in splits[split])
     used = {sample.policy for samples in splits.values() for sample in samples}
-    versions = {(policies[id].name, side) for id, side in rows if id in policies}
+    versions = {(policies[id].name, side) for id, side in rows if id is not None}
     lines: list[str] = []
     for name, policy in policies.items():
         rules = policy.metadata.get("conditions")

@@ -99,9 +99,9 @@ def summarize(
     path), `by_policy`, `by_task`, `by_changed` (`changed` and `unchanged`, of rows whose
     `facts.changed` says so), `by_tool` (of `facts.tool`) and `by_rule` (by policy, of each id in
     `facts.rules`), these two with `parts` and `part_rows` of their own, `majority_share` (accuracy
-    of each policy's most frequent answer), `notes` (most frequent), `original_share` (override: rows that
-    score higher under the replaced policy, of those where the two policies' answers differ) and
-    `diagnosis`.
+    of each policy's most frequent answer), `notes` (most frequent), `original_share` (override:
+    rows that score higher under the replaced policy, of those where the two policies' answers
+    differ) and `diagnosis`.
     """
     total = len(rows)
     notes = Counter(row["note"] for row in rows if row["note"])

@@ -7,13 +7,13 @@ from typing import Any
 from trimpi.evaluate.statistics import mean_and_spread, paired_difference
 from trimpi.report import groups, rules
 from trimpi.report.cells import Cell, Pick, at, cell
+from trimpi.report.changed import changed_over
 from trimpi.report.costs import costs
 from trimpi.report.curves import panels
 from trimpi.report.interference import interference
 from trimpi.report.load import Arm, Evaluation, Run, Stage
 from trimpi.report.paired import by_row, over
 from trimpi.runs import chain_name
-from trimpi.sample import Sample
 
 RECITAL = ("recital", "recital_in_context")
 
@@ -49,7 +49,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "grading": _grading(run),
         "rules": rules.texts(run, models),
         "coverage": rules.coverage(run),
-        "changed_over": _changed_over(run, leading),
+        "changed_over": changed_over(run, leading),
         "costs": costs(run),
         "interference": interference(run, models),
         "training": _training(run),
@@ -215,23 +215,6 @@ def _over_base(arm: Arm, base: Arm) -> dict[str, float] | None:
         return None
     found = over(base.settings["in_context"][:1], arm.settings["no_policy"])
     return found and {key: found[key] for key in ("value", "low", "high")}
-
-
-def _changed_over(run: Run, leading: Arm | None) -> dict[str, dict[str, Any]]:
-    """The headline arm minus each other arm, on rows of changed and of unchanged rules."""
-    found: dict[str, dict[str, Any]] = {}
-    for arm in run.arms:
-        if leading is None or arm.name == leading.name or "no_policy" not in arm.settings:
-            continue
-        for side, flag in (("changed", True), ("unchanged", False)):
-
-            def keep(sample: Sample, flag: bool = flag) -> bool:
-                return sample.facts.get("changed") is flag
-
-            pair = (arm.settings["no_policy"], leading.settings["no_policy"])
-            if difference := over(*pair, keep):
-                found.setdefault(arm.name, {})[side] = difference
-    return found
 
 
 def _forgetting(arm: Arm, base: Arm) -> dict[str, Any] | None:

@@ -6,11 +6,11 @@ from typing import Any
 from trimpi.evaluate.statistics import mean_and_spread
 from trimpi.report.load import Run, Stage
 
-QUANTITIES = ("seconds", "updates", "sequences", "tokens")
+QUANTITIES = ("updates", "sequences", "tokens", "seconds")
 
 
 def costs(run: Run) -> dict[str, dict[str, Any]]:
-    """By arm: `seconds`, optimizer `updates`, training `sequences` and `tokens`, means over seeds.
+    """By arm: optimizer `updates`, training `sequences` and `tokens`, `seconds`; means over seeds.
 
     All stages of the arm's chain count, those that it shares with other arms too. `parent` is the
     arm with the longest chain that this one goes on from, None without; `beyond` are the same
@@ -69,4 +69,4 @@ def _recorded(stage: Stage) -> dict[str, float | None]:
         )
     sequences = record.get("sequences")
     seconds = record.get("seconds")
-    return {"seconds": seconds, "updates": updates, "sequences": sequences, "tokens": tokens}
+    return {"updates": updates, "sequences": sequences, "tokens": tokens, "seconds": seconds}

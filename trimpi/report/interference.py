@@ -1,12 +1,13 @@
 """What policies in one model cost each other: each alone against several together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.evaluate.store import read_rows
 from trimpi.report.load import Arm, Run
 from trimpi.report.paired import over
+from trimpi.report.rules import Used
 from trimpi.sample import Sample
 
 SETTING = "no_policy"
@@ -44,11 +45,34 @@ def interference(run: Run, models: Sequence[Mapping[str, Any]]) -> dict[str, Any
     return {"policies": policies, "marks": marks, "differences": differences}
 
 
-def _of(policy: str) -> Any:
-    def is_under(sample: Sample) -> bool:
-        return sample.policy == policy
+def section(summary: Mapping[str, Any], used: Used) -> dict[str, Any] | None:
+    """The page's table: `names` of the columns, `rows` by policy, `compared` if any."""
+    found = summary["interference"]
+    if found is None:
+        return None
+    shown = [(name, c) for name, model, setting in used if (c := model["settings"].get(setting))]
+    rows = []
+    for policy in found["policies"]:
+        cells = [
+            {
+                "accuracy": cell.get("by_policy", {}).get(policy),
+                "mark": found["marks"].get(name, {}).get(policy),
+            }
+            for name, cell in shown
+        ]
+        known = [cell["accuracy"]["rows"] for cell in cells if cell["accuracy"]]
+        pairs = [d for d in found["differences"] if d["policy"] == policy]
+        rows.append({"policy": policy, "rows": max(known), "cells": cells, "pairs": pairs})
+    return {
+        "names": [name for name, _ in shown],
+        "rows": rows,
+        "marked": bool(found["marks"]),
+        "compared": bool(found["differences"]),
+    }
 
-    return is_under
+
+def _of(policy: str) -> Callable[[Sample], bool]:
+    return lambda sample: sample.policy == policy
 
 
 def _mark(policy: str, trained: set[str]) -> str:
