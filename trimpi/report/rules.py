@@ -63,12 +63,15 @@ def coverage(run: Run) -> dict[str, dict[str, Any]]:
     the splits of the recipe's stages. `rows`: those in training, by rule.
     """
     try:
-        table = run.data.card.get("coverage")
+        card = run.data.card
     except UserError:
-        table = None
+        card = {}
+    table, views = card.get("coverage"), card.get("views") or {}
     configs = [stage for stage in (run.recipe.get("stages") or {}).values() if stage]
+    trained = {config["split"] for config in configs if config.get("split")}
     sides = {
-        "training": {config.get("split") for config in configs},
+        # A view holds rows of another split, which count once.
+        "training": {split for split in trained if views.get(split) not in trained},
         "test": {(run.recipe.get("evaluation") or {}).get("split", "test")},
     }
     found: dict[str, dict[str, Any]] = {}
