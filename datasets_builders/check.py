@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from datasets_builders.base import CARD, content_files, hash_file
+from datasets_builders.coverage import uncovered
 from datasets_builders.parallel import processors
 from datasets_builders.policy_text import is_text_split, verify_text
 from trimpi.errors import UserError
@@ -77,6 +78,19 @@ def check(root: Path) -> list[str]:
             side = str(views.get(split, split))
             problems += _shared(folder.root, sample, side, f"{where}:{number}", hashes, owner)
     return problems
+
+
+def warnings(root: Path) -> list[str]:
+    """What is no fault of a data folder that `check` found clean, and still worth knowing: rules
+    of policies that its rows do not exercise, see `coverage.uncovered`.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    folder = DataFolder(Path(root))
+    views = folder.card.get("views", {})
+    own = [split for split in folder.splits if split not in views]
+    return uncovered(folder.policies, {split: folder.read(split) for split in own})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from datasets_builders.base import answer_balance
+from datasets_builders.coverage import coverage, rows_by_side
 from datasets_builders.policy_text import is_text_split
 from trimpi.errors import UserError
 from trimpi.policy import Policy
@@ -39,7 +40,8 @@ class Overview:
 
     `splits`: rows, distinct pictures and rationales of each split; `balance`: by split (but for
     texts) and policy id, see `answer_balance`; `lengths`: by split and part of the prompt or
-    completion; `policy_images`: images in each policy.
+    completion; `policy_images`: images in each policy; `coverage`: by policy and rule the rows in
+    `training` and `test`, see `coverage.rows_by_side`.
     """
 
     builder: str
@@ -48,6 +50,7 @@ class Overview:
     balance: Mapping[str, Mapping[str, Mapping[str, Any]]]
     lengths: Mapping[str, Mapping[str, Lengths]]
     policy_images: Mapping[str, int]
+    coverage: Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 def words(text: str) -> int:
@@ -67,9 +70,11 @@ def overview(folder: DataFolder, count: Callable[[str], int] = words) -> Overvie
     """
     card = folder.card
     policy_lengths = {name: count(policy.text) for name, policy in folder.policies.items()}
-    splits, balance, lengths = {}, {}, {}
+    splits, balance, lengths, whole = {}, {}, {}, {}
     for split in folder.splits:
         samples = folder.read(split)
+        if split not in card.get("views", {}):
+            whole[split] = samples
         splits[split] = {
             "rows": len(samples),
             "images": len({image for sample in samples for image in sample.images}),
@@ -85,6 +90,10 @@ def overview(folder: DataFolder, count: Callable[[str], int] = words) -> Overvie
         balance=balance,
         lengths=lengths,
         policy_images={name: len(policy.images) for name, policy in folder.policies.items()},
+        coverage={
+            policy: {rule: rows_by_side(entry["rows"]) for rule, entry in rules.items()}
+            for policy, rules in coverage(folder.policies, whole).items()
+        },
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_builders.base import code_digest, seal, staged, write_policies, write_split
+from datasets_builders.coverage import coverage
 from datasets_builders.hints import hint
 from trimpi.errors import UserError
 from trimpi.policy import ImagePart, Part, Policy
@@ -93,7 +94,9 @@ def build(out: Path, *, seed: int, **args: Any) -> DataFolder:
         shutil.rmtree(root / ".work", ignore_errors=True)
         about = f"A mixture of {', '.join(parts)}; `<split>_<part>` holds the rows of one part."
         views = {split: _whole(split, parts) for split in rows if _is_view(split, parts)}
-        extra = {"parts": sources, "views": views}
+        extra: dict[str, Any] = {"parts": sources, "views": views}
+        if covered := coverage(policies, rows):
+            extra["coverage"] = covered
         seal(root, builder=BUILDER, args=args, seed=seed, about=about, extra=extra)
     return DataFolder(Path(out))
 

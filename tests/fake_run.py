@@ -153,6 +153,9 @@ def write_stage(folder: Path, kind: str, aware: bool, seed: int) -> None:
         )
     record = {
         "stage": kind,
+        "steps": steps,
+        "sequences": 32 * steps,
+        "tokens_trained": 32 * steps * 107,
         "seconds": 412.5 + seed,
         "verified": {"kind": "merge", "max_abs": 2e-6},
     }

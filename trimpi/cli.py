@@ -301,7 +301,7 @@ def show_data(
         str, typer.Option(help="Model whose tokenizer counts lengths; 'words' counts words.")
     ] = "package://trimpi/models/tiny-vlm",
 ) -> None:
-    """Counts, balance and lengths of a data folder, and a contact sheet."""
+    """Counts, balance, lengths and coverage of rules of a data folder, and a contact sheet."""
     from trimpi.data_view import show_folder
 
     show_folder(folder, split, sheet, model, out)
@@ -309,14 +309,19 @@ def show_data(
 
 @command(data_app)
 def check(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")]) -> None:
-    """Hashes, images, rows and answers of a data folder; exit 1 when something is wrong."""
-    from trimpi.data_view import check_folder
+    """Hashes, images, rows and answers of a data folder; exit 1 when something is wrong.
+
+    Rules that no training row or no test row exercises are warnings, which change no exit code.
+    """
+    from trimpi.data_view import check_folder, folder_warnings
 
     problems = check_folder(folder)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
         raise typer.Exit(1)
+    for warning in folder_warnings(folder):
+        print(f"warning: {warning}", file=sys.stderr)
     _say(f"{folder}: nothing wrong found")
 
 

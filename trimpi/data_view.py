@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trimpi.errors import UserError
@@ -26,10 +27,15 @@ def check_folder(folder: Path) -> list[str]:
     return list(problems)
 
 
+def folder_warnings(folder: Path) -> list[str]:
+    """What is worth knowing of a data folder without faults, one line each."""
+    return list(resolve_callable(f"{TOOLS}.check:warnings", "data check")(folder))
+
+
 def show_folder(
     folder: Path, split: str | None, sheet: Path | None, model: str, console: Console
 ) -> None:
-    """Print counts, balance and lengths, and write the contact sheet.
+    """Print counts, balance, lengths and coverage of rules, and write the contact sheet.
 
     Raises:
         UserError: the folder or a row of it is faulty, or the model has no tokenizer.
@@ -41,6 +47,8 @@ def show_folder(
     console.print(f"[bold]{folder}[/]: {view.builder}, digest {view.digest[:12]}")
     console.print(_counts(view, unit))
     console.print(_balance(view))
+    if table := _coverage(view):
+        console.print(table)
     file = sheet or folder.resolve().with_name(f"{folder.resolve().name}-sheet.png")
     draw = resolve_callable(f"{TOOLS}.inspect:contact_sheet", "data show")
     console.print(f"contact sheet: {draw(data, file, split)}")
@@ -97,3 +105,25 @@ def _balance(view: Any) -> Table:
                 f"{max(over):.2f}x",
             )
     return table
+
+
+def _coverage(view: Any) -> Table | None:
+    """Rules of each policy that rows exercise; None where no policy has rules and rows under it."""
+    table = Table(title="rules that rows exercise", title_justify="left", box=None, pad_edge=False)
+    table.add_column("policy")
+    for name in ("rules", "training", "test"):
+        table.add_column(name, justify="right")
+    table.add_column("not exercised", overflow="fold")
+    for policy, rules in view.coverage.items():
+        sides = [side for side in ("training", "test") if any(side in n for n in rules.values())]
+        if not sides:
+            continue  # for overriding alone
+        cells, missing = [], []
+        for side in ("training", "test"):
+            none = [rule for rule, rows in rules.items() if not rows.get(side)]
+            cells.append(f"{len(rules) - len(none)} of {len(rules)}" if side in sides else "")
+            if side in sides and none:
+                more = f" and {len(none) - 8} more" if len(none) > 8 else ""
+                missing.append(f"{side}: {', '.join(none[:8])}{more}")
+        table.add_row(escape(policy), str(len(rules)), *cells, escape("; ".join(missing)))
+    return table if table.row_count else None

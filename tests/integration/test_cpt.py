@@ -48,6 +48,7 @@ def test_leaves_a_complete_model_that_learned(inputs: StageInputs) -> None:
     assert len(losses) == 12 and losses[-1] < losses[0] - 2
     stage = json.loads((inputs.output / "stage.json").read_text())
     assert stage["stage"] == "cpt" and stage["steps"] == 12 and stage["rows"] == 8
+    assert stage["sequences"] == 48
     assert stage["model"]["digest"] == model_digest(inputs.model)
     assert stage["output_digest"] == model_digest(folder) != model_digest(inputs.model)
     assert stage["gradients"] == {"steps": 1, "tensors": 56, "without_gradient": []}
@@ -190,6 +191,9 @@ def test_texts_are_mixed_in_as_often_as_asked(
     )
     stage = json.loads((inputs.output / "stage.json").read_text())
     assert (stage["rows"], stage["texts"], stage["steps"]) == (8, 3, 4)
+    assert stage["sequences"] == 14  # the last update takes the two that are left
+    logged = [row["num_tokens"] for row in read_metrics(inputs.output)]
+    assert stage["tokens_trained"] == logged[-1] > 14 * 10
     assert stage["schedule"].startswith("(8 rows + 3 texts x 2) x 1 epochs = 4 updates")
 
 

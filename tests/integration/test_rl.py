@@ -53,6 +53,9 @@ def test_leaves_a_complete_model_and_a_full_record(inputs: StageInputs) -> None:
     check_model_folder(folder)
     stage = json.loads((inputs.output / "stage.json").read_text())
     assert stage["stage"] == "rl" and stage["steps"] == 3 and stage["rows"] == 8
+    assert stage["sequences"] == 3 * config.batch_size
+    logged = [row["num_tokens"] for row in read_metrics(inputs.output) if "num_tokens" in row]
+    assert stage["tokens_trained"] == logged[-1] > 0
     assert stage["output_digest"] == model_digest(folder) != model_digest(inputs.model)
     assert stage["gradients"]["without_gradient"] == [] and stage["gradients"]["tensors"] == 56
     assert stage["verified"]["max_abs"] <= stage["verified"]["limit"]

@@ -292,7 +292,7 @@ def test_the_schema_is_printed_as_json() -> None:
 
 def test_a_builder_can_be_called_alone(tmp_path: Path) -> None:
     words = ("data", "build", "datasets_builders.clevr.builder:build")
-    sets = ["depth=1", "policies=1", "train=2", "train_cot=null", "test=1", "override=null",
+    sets = ["depth=2", "policies=1", "train=4", "train_cot=null", "test=1", "override=null",
             "profile=tiny", "workers=1"]  # fmt: skip
     sets = [word for value in sets for word in ("--set", value)]
     assert faults(*words, *sets) == [
@@ -309,7 +309,12 @@ def test_a_builder_can_be_called_alone(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "contact sheet:" in shown.stdout and (tmp_path / "data-sheet.png").is_file()
 
-    assert call("data", "check", folder).exit_code == 0
+    assert "rules that rows exercise" in shown.stdout and "2 of 3" in shown.stdout
+
+    checked = call("data", "check", folder)
+    assert checked.exit_code == 0  # one picture takes one of the two branches
+    (warning,) = [x for x in checked.stderr.splitlines() if x.startswith("warning: ")]
+    assert ": rule 1." in warning and warning.endswith("): no test row exercises it")
     image = next((folder / "images").rglob("*.png"))
     image.write_bytes(image.read_bytes()[:-20])
     checked = call("data", "check", folder)

@@ -35,13 +35,15 @@ SEEDS = [
         0,
         parts={"tool": 0.5, "field/k": 1.0}, part_rows={"tool": 8, "field/k": 3},
         by_tool={"OCR": part(0.5, 4, tool=0.25)},
-        by_rule={"OCR.1": part(0.75, 4, tool=0.25), "S": part(0.5, 2, **{"tool": 0, "rule/S": 1})},
+        by_rule={
+            "p": {"OCR.1": part(0.75, 4, tool=0.25), "S": part(0.5, 2, **{"tool": 0, "rule/S": 1})},
+        },
     ),
     seed_of(
         1,
         parts={"tool": 0.7, "field/(unasked)": 0.0}, part_rows={"tool": 8, "field/(unasked)": 1},
         by_tool={"OCR": part(0.7, 4, tool=0.75)},
-        by_rule={"OCR.1": part(0.25, 4, tool=0.75), "T": part(0.5, 3)},
+        by_rule={"p": {"OCR.1": part(0.25, 4, tool=0.75), "T": part(0.5, 3)}},
     ),
 ]  # fmt: skip
 
@@ -55,11 +57,18 @@ def test_parts_tools_and_rules_over_seeds() -> None:
     assert tool["mean"] == pytest.approx(0.6) and tool["rows"] == 4 and interval is not None
     assert (tool["low"], tool["high"]) == pytest.approx((interval.low, interval.high))
     assert tool["parts"]["tool"]["mean"] == 0.5
-    assert found["by_rule"] == {
-        "OCR.1": {"right": 1 + 3, "rows": 8, "value": 0.5},  # no part of its own: the tool's
-        "S": {"right": 2, "rows": 2, "value": 0.5},  # what the grader says of the rule
-        "T": {"right": 1.5, "rows": 3, "value": 0.5},  # no parts at all: the row's value
+    counted = {
+        rule: (entry["right"], entry["rows"], entry["value"])
+        for rule, entry in found["by_rule"]["p"].items()
     }
+    assert counted == {
+        "OCR.1": (1 + 3, 8, 0.5),  # no part of its own: the tool's
+        "S": (2, 2, 0.5),  # what the grader says of the rule
+        "T": (1.5, 3, 0.5),  # no parts at all: the row's value
+    }
+    half = wilson(2, 4)  # 4 of 8 over two seeds, at the 4 rows of one seed
+    rule = found["by_rule"]["p"]["OCR.1"]
+    assert half is not None and (rule["low"], rule["high"]) == pytest.approx((half.low, half.high))
     assert groups.by_call([seed_of(0)]) == {}
 
 
@@ -73,31 +82,19 @@ def test_mix_ups_of_all_seeds_are_counted_together() -> None:
 
 
 def cells(
-    rules: dict[str, Any], parts: dict[str, Any], confusions: dict[str, Any]
+    parts: dict[str, Any], confusions: dict[str, Any]
 ) -> tuple[dict[str, Any], list[tuple[str, Any, str]]]:
-    setting = {"by_rule": rules, "parts": parts, "rows": 4}
+    setting = {"parts": parts, "rows": 4}
     model = {
         "settings": {"no_policy": setting},
         "diagnosis": {"no_policy": {"confusions": confusions}},
     }
-    texts = {"B.1": "second", "B.2": "third", "A.1": "first"}  # the order of the policy
-    return {"rules": texts, "headline_arm": "main"}, [("main", model, "no_policy")]
-
-
-def test_rules_stand_in_the_order_of_the_policy_and_gaps_are_shown() -> None:
-    summary, used = cells({"A.1": {"right": 1, "rows": 2}}, {}, {})
-    table = tool_calls.sections(summary, used)["rules"]
-    assert [(row["id"], row["text"], row["first"]) for row in table] == [
-        ("B.1", "second", True), ("B.2", "third", False), ("A.1", "first", True),
-    ]  # fmt: skip
-    assert [row["cells"] for row in table] == [[None], [None], [{"right": 1, "rows": 2}]]
-    summary, used = cells({}, {}, {})
-    assert tool_calls.sections(summary, used)["rules"] == []
+    return {"headline_arm": "main"}, [("main", model, "no_policy")]
 
 
 def test_made_up_arguments_come_last() -> None:
     parts = {f"field/{n}": {"mean": 0.5, "sd": None, "rows": 2} for n in ("(unasked)", "text", "k")}
-    summary, used = cells({}, {**parts, "tool": {"mean": 1, "sd": None, "rows": 4}}, {})
+    summary, used = cells({**parts, "tool": {"mean": 1, "sd": None, "rows": 4}}, {})
     assert [f["name"] for f in tool_calls.sections(summary, used)["fields"]] == [
         "k", "text", "(unasked)",
     ]  # fmt: skip
@@ -105,7 +102,7 @@ def test_made_up_arguments_come_last() -> None:
 
 def test_a_matrix_has_versions_first_and_pools_what_is_rare() -> None:
     table = {"OCR_v10": {"OCR_v2": 1, "OCR_v10": 4, "no call": 2}, "OCR_v2": {"other tool": 1}}
-    summary, used = cells({}, {}, {"OCR": table})
+    summary, used = cells({}, {"OCR": table})
     found = tool_calls.sections(summary, used)["confusions"]["OCR"]
     assert found["columns"] == ["v2", "v10", "no call", "other tool"]
     ten, two = found["rows"]
@@ -113,7 +110,7 @@ def test_a_matrix_has_versions_first_and_pools_what_is_rare() -> None:
     assert [c["count"] for c in ten["cells"]] == [1, 4, 2, 0]
     assert [c["right"] for c in ten["cells"]] == [False, True, False, False]
     many = {"OCR_v1": {"OCR_v1": 1, **{f"OCR_x{n}": 2 + (n == 5) for n in range(30)}}}
-    pooled = tool_calls.sections(*cells({}, {}, {"OCR": many}))["confusions"]["OCR"]
+    pooled = tool_calls.sections(*cells({}, {"OCR": many}))["confusions"]["OCR"]
     assert len(pooled["columns"]) == tool_calls.MOST_COLUMNS + 1
     assert pooled["columns"][-1] == "rest" and {"v1", "x5"} <= set(pooled["columns"])
     assert sum(c["count"] for c in pooled["rows"][0]["cells"]) == 62
@@ -186,10 +183,10 @@ def test_the_page_shows_the_sections_of_tool_calls(run: Path, summary: dict[str,
     assert "tool accuracy" in text.replace("  ", " ") and "overall score" in text
     assert "most frequent answer" not in text and "the gold walks" not in text
     policy = DataFolder(run / "data").policies["velkar"]
-    assert list(summary["rules"].items()) == list(policy.metadata["conditions"].items())
+    assert list(summary["rules"]["velkar"].items()) == list(policy.metadata["conditions"].items())
     trimpi = summary["models"][2]["settings"]["no_policy"]
-    for rule, found in trimpi["by_rule"].items():
-        assert f">{count(found['right'])}/{found['rows']}</td>" in html, rule
+    for rule, found in trimpi["by_rule"]["velkar"].items():
+        assert f">{count(found['right'])}/{found['rows']}<small>" in html, rule
     assert '<pre class="call"><span>{' in html and '<span class="fault">  &#34;name&#34;' in html
     assert "scores" in summary["headline"] and " right" not in summary["headline"]
 
@@ -230,7 +227,8 @@ def test_a_report_without_the_data_folder_has_ids_without_texts(run: Path, tmp_p
     finally:
         (run / "recipe.yaml").write_text(text)
         write_report(run)
-    assert set(found["rules"].values()) == {""} and "S2" in found["rules"]
+    rules = found["rules"]["velkar"]
+    assert set(rules.values()) == {""} and "S2" in rules and found["coverage"] == {}
 
 
 def test_the_report_says_how_texts_are_compared(run: Path) -> None:

@@ -15,6 +15,9 @@ from trimpi.sample import Completion, Sample
 
 Row = Mapping[str, Any]
 
+MOST_POLICIES = 64
+"""More of them, as where each row has its own, get no numbers of their own."""
+
 
 def score_rows(
     asked: Sequence[tuple[Sample, Target]],
@@ -93,11 +96,12 @@ def summarize(
 
     Keys: `rows`, `accuracy`, `parts` (means) and `part_rows` (how many rows have each),
     `well_formed` (share), `truncated`, `completion_tokens` (mean), `by_depth` (length of the gold
-    path), `by_policy`, `by_task`, `by_tool` and `by_rule` (of `facts.tool` and of each id in
-    `facts.rules`, with `parts` and `part_rows` of their own), `majority_share` (accuracy of each
-    policy's most frequent answer), `notes` (most frequent), `original_share` (override: rows that
-    score higher under the replaced policy, of those where the two policies' answers differ) and
-    `diagnosis`.
+    path), `by_policy`, `by_task`, `by_changed` (`changed` and `unchanged`, of rows whose
+    `facts.changed` says so), `by_tool` (of `facts.tool`) and `by_rule` (by policy, of each id in
+    `facts.rules`), these two with `parts` and `part_rows` of their own, `majority_share` (accuracy
+    of each policy's most frequent answer), `notes` (most frequent), `original_share` (override:
+    rows that score higher under the replaced policy, of those where the two policies' answers
+    differ) and `diagnosis`.
     """
     total = len(rows)
     notes = Counter(row["note"] for row in rows if row["note"])
@@ -115,18 +119,22 @@ def summarize(
         "by_depth": [_depth(sample) for sample in samples],
         "by_policy": [sample.policy for sample in samples],
         "by_task": [sample.facts.get("task") for sample in samples],
+        "by_changed": [_changed(sample) for sample in samples],
     }
     for key, names in groups.items():
         found: dict[Any, list[Row]] = defaultdict(list)
         for name, row in zip(names, rows, strict=True):
             if name is not None:
                 found[name].append(row)
-        if key == "by_policy" and (len(found) > 64 or groups["by_task"][0] is not None):
+        if key == "by_policy" and (len(found) > MOST_POLICIES or groups["by_task"][0] is not None):
             continue  # a policy of its own for each row says nothing
         if found:
             summary[key] = {str(name): accuracy(found[name]) for name in sorted(found)}
-    for key, found in _by_call(samples, rows).items():
-        summary[key] = {name: accuracy(of) | _parts(of) for name, of in found.items()}
+    if tools := _by_tool(samples, rows):
+        summary["by_tool"] = _with_parts(tools)
+    by_rule = _by_rule(samples, rows)
+    if by_rule and len(by_rule) <= MOST_POLICIES:
+        summary["by_rule"] = {policy: _with_parts(rules) for policy, rules in by_rule.items()}
     # Not the mean: a call with another version alone is half right under both policies.
     originals = [
         row["original"] > (row["value"] or 0) for row in rows if row.get("original") is not None
@@ -151,22 +159,33 @@ def _parts(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _by_call(samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Rows by the tool to be called, and by each rule that decides the call."""
+def _with_parts(groups: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
+    names = sorted(groups, key=diagnosis.in_order)
+    return {name: accuracy(groups[name]) | _parts(groups[name]) for name in names}
+
+
+def _by_tool(samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by the tool to be called."""
     tools: dict[str, list[Row]] = defaultdict(list)
-    rules: dict[str, list[Row]] = defaultdict(list)
     for sample, row in zip(samples, rows, strict=True):
         if isinstance(tool := sample.facts.get("tool"), str):
             tools[tool].append(row)
+    return tools
+
+
+def _by_rule(samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Rows by policy and each rule that decides them: policies have rules of the same ids."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for sample, row in zip(samples, rows, strict=True):
         ids = sample.facts.get("rules")
         for id in dict.fromkeys(map(str, ids if isinstance(ids, list) else ())):
-            rules[id].append(row)
-    found = {"by_tool": tools, "by_rule": rules}
-    return {
-        key: {name: groups[name] for name in sorted(groups, key=diagnosis.in_order)}
-        for key, groups in found.items()
-        if groups
-    }
+            found.setdefault(sample.policy or "", {}).setdefault(id, []).append(row)
+    return {policy: found[policy] for policy in sorted(found)}
+
+
+def _changed(sample: Sample) -> str | None:
+    changed = sample.facts.get("changed")
+    return ("changed" if changed else "unchanged") if isinstance(changed, bool) else None
 
 
 def majority_share(samples: Iterable[Sample]) -> float:

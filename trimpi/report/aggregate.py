@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimpi.evaluate.statistics import mean_and_spread, paired_difference
-from trimpi.report import groups
+from trimpi.report import groups, rules
 from trimpi.report.cells import Cell, Pick, at, cell
+from trimpi.report.changed import changed_over
+from trimpi.report.costs import costs
 from trimpi.report.curves import panels
+from trimpi.report.interference import interference
 from trimpi.report.load import Arm, Evaluation, Run, Stage
+from trimpi.report.paired import by_row, over
 from trimpi.runs import chain_name
 
 RECITAL = ("recital", "recital_in_context")
@@ -19,8 +23,10 @@ def summarize(run: Run) -> dict[str, Any]:
 
     Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
     first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
-    `majority_share`, `grading` (what graders say of themselves), `rules` (texts by id, in the order
-    of the policy, where rows name rules), `training` (by chain), `versions`, `seconds`.
+    `majority_share`, `grading` (what graders say of themselves), `rules` (texts by policy and id,
+    in the order of the policy, where rows name rules), `coverage` (of rules by the data),
+    `changed_over` (the headline arm against each other arm on changed and on unchanged rows),
+    `costs` (by arm), `interference` (of policies), `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
     seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
@@ -41,7 +47,11 @@ def summarize(run: Run) -> dict[str, Any]:
         "efficiency": _efficiency(run, leading),
         "majority_share": first.summary["majority_share"] if first else None,
         "grading": _grading(run),
-        "rules": groups.rule_texts(run, models),
+        "rules": rules.texts(run, models),
+        "coverage": rules.coverage(run),
+        "changed_over": changed_over(run, leading),
+        "costs": costs(run),
+        "interference": interference(run, models),
         "training": _training(run),
         "versions": run.record.get("versions", {}),
         "seconds": run.record.get("seconds"),
@@ -117,7 +127,7 @@ def _model(arm: Arm, base: Arm) -> dict[str, Any]:
         found["well_formed"] = _mean(s["well_formed"] for s in summaries)
         found["truncated"] = sum(s["truncated"] for s in summaries)
         found["completion_tokens"] = _mean(s["completion_tokens"] for s in summaries)
-        for key in ("by_depth", "by_policy", "by_task"):
+        for key in ("by_depth", "by_policy", "by_task", "by_changed"):
             names = dict.fromkeys(n for s in summaries for n in s.get(key, ()))
             if names:
                 found[key] = {n: cell(evaluations, at(key, n)) for n in names}
@@ -203,29 +213,16 @@ def _over_base(arm: Arm, base: Arm) -> dict[str, float] | None:
     """Accuracy without the policy minus that of the base with it, paired by row."""
     if not arm.chain or "no_policy" not in arm.settings or "in_context" not in base.settings:
         return None
-    before = _by_row(base.settings["in_context"][:1])
-    after = _by_row(arm.settings["no_policy"])
-    shared = [i for i in before if i in after]
-    difference = paired_difference([before[i] for i in shared], [after[i] for i in shared])
-    return None if difference is None else dict(difference._asdict())
-
-
-def _by_row(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """Mean score of each row over seeds, unscored ones left out."""
-    found: dict[str, list[float]] = {}
-    for evaluation in evaluations:
-        for row in evaluation.scores:
-            if row["value"] is not None:
-                found.setdefault(row["id"], []).append(row["value"])
-    return {name: _mean(values) for name, values in found.items()}
+    found = over(base.settings["in_context"][:1], arm.settings["no_policy"])
+    return found and {key: found[key] for key in ("value", "low", "high")}
 
 
 def _forgetting(arm: Arm, base: Arm) -> dict[str, Any] | None:
     """Skills after minus before, row by row; the seeds of a row are averaged first."""
     if not arm.chain or "skills" not in arm.settings or "skills" not in base.settings:
         return None
-    before = _by_row(base.settings["skills"][:1])
-    after = _by_row(arm.settings["skills"])
+    before = by_row(base.settings["skills"][:1])
+    after = by_row(arm.settings["skills"])
     tasks = {s.id: str(s.facts.get("task")) for s in base.settings["skills"][0].samples}
     shared = [i for i in before if i in after]
 

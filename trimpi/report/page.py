@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from trimpi.report import cards, svg, tool_calls
+from trimpi.report import cards, changed, interference, rules, svg, tool_calls
 from trimpi.report.aggregate import percent
 from trimpi.report.curves import Panel, Panels, panels
 from trimpi.report.load import Run
@@ -71,6 +71,8 @@ def _environment(escape: bool) -> Environment:
     environment.filters["literal"] = literal
     environment.filters["count"] = count
     environment.filters["tint"] = tool_calls.tint
+    environment.filters["totals"] = changed.totals
+    environment.filters["quantity"] = quantity
     return environment
 
 
@@ -90,6 +92,13 @@ def points(share: float | None, sign: bool = False) -> str:
 def count(number: float) -> str:
     """A number of rows, of which graded ones may count in part."""
     return f"{number:.0f}" if abs(number - round(number)) < 0.05 else f"{number:.1f}"
+
+
+def quantity(number: float | None, name: str) -> str:
+    """What training took: a time where `name` is seconds, else a count such as 48,000."""
+    if number is None:
+        return "–"
+    return duration(number) if name == "seconds" else f"{number:,.0f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -112,6 +121,9 @@ def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "part_columns": tool_calls.part_columns(rows),
         "calls": tool_calls.sections(summary, _as_used(summary)),
+        "by_rule": rules.section(summary, _as_used(summary)),
+        "changed": changed.section(summary, _as_used(summary)),
+        "matrix": interference.section(summary, _as_used(summary)),
         "known_errors": ERRORS,
         "leading": models.get(summary["headline_arm"] or ""),
         "base": models["base"],

@@ -1,13 +1,11 @@
-"""What a report shows of tool calls: tables by tool, rule and argument, and versions mixed up."""
+"""What a report shows of tool calls: tables by tool and argument, and versions mixed up."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimpi.evaluate.diagnosis import in_order
 from trimpi.report.groups import whole_parts
-
-Used = Sequence[tuple[str, Mapping[str, Any], str]]
-"""(name shown, model, setting) of the models to compare."""
+from trimpi.report.rules import Used
 
 WORDS: Mapping[str, str] = {"tool": "tool accuracy", "argument": "argument score"}
 """Names of the parts of a score; others are shown as they are."""
@@ -23,7 +21,7 @@ def part_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def sections(summary: Mapping[str, Any], used: Used) -> dict[str, Any]:
-    """Tables of the page: `names` (of the columns), `tools`, `rules`, `fields`, `confusions`.
+    """Tables of the page: `names` (of the columns), `tools`, `fields`, `confusions`.
 
     Each is empty where nothing is known of it.
     """
@@ -38,7 +36,6 @@ def sections(summary: Mapping[str, Any], used: Used) -> dict[str, Any]:
     return {
         "names": [name for name, _, _ in shown],
         "tools": _tools(cells),
-        "rules": _rules(cells, summary["rules"]),
         "fields": _fields(cells),
         "confusions": {group: _matrix(group, table) for group, table in mixed.items()},
     }
@@ -61,18 +58,6 @@ def _tools(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         found = [cell.get("by_tool", {}).get(name) for cell in cells]
         rows = max(entry["rows"] for entry in found if entry)
         table.append({"name": name, "rows": rows, "cells": found})
-    return table
-
-
-def _rules(cells: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> list[dict[str, Any]]:
-    if not any(cell.get("by_rule") for cell in cells):
-        return []
-    table, before = [], None
-    for rule, text in texts.items():
-        block = rule.rpartition(".")[0]
-        counts = [cell.get("by_rule", {}).get(rule) for cell in cells]
-        table.append({"id": rule, "text": text, "cells": counts, "first": block != before})
-        before = block
     return table
 
 

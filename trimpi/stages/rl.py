@@ -96,7 +96,10 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     }
     if not checkpoint:
         check_rollouts(config, inputs, samples, trainer)
-    record["steps"] = train(trainer, checkpoint, plan.updates)
+    updates = train(trainer, checkpoint, plan.updates)
+    record |= {"steps": updates, "sequences": updates * config.batch_size}
+    # A resume after the last update does not bring the trainer's count back.
+    record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
     record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
     trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)

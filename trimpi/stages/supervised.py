@@ -6,6 +6,7 @@ writes a mean per sequence, 1/sum(m_t). The two differ only in weighting long se
 mean does not depend on how a batch is cut into micro batches, so it is the one used here.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -109,6 +110,7 @@ def run_supervised(
     rows = rows[: len(samples)] + rows[len(samples) :] * times
 
     table = Dataset.from_list([vars(row) for row in rows])
+    seen = len(rows)
     in_loss = sum(label != IGNORED for row in rows for label in row.labels)
     checked = sorted(rows[:16], key=lambda row: len(row.input_ids))[:2]
     del rows  # the table holds them in a fraction of the memory
@@ -145,6 +147,8 @@ def run_supervised(
         "parameters": parameters,
         "tokens": summarize_budgets(budgets),
         "tokens_in_loss": in_loss,
+        "sequences": sequences_trained(seen, config.batch_size, steps),
+        "tokens_trained": int(trainer._total_train_tokens),
         "resumed_from": Path(checkpoint).name if checkpoint else None,
     }
     accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
@@ -156,6 +160,18 @@ def run_supervised(
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
+
+
+def sequences_trained(rows: int, batch: int, updates: int) -> int:
+    """Sequences that went through the model; the last update of an epoch takes what is left.
+
+    Args:
+        rows: sequences of an epoch.
+        batch: sequences of a whole update, over all devices.
+        updates: optimizer updates made.
+    """
+    epochs, further = divmod(updates, math.ceil(rows / batch))
+    return epochs * rows + min(further * batch, rows)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def test_counts_and_balance(folder: DataFolder) -> None:
     assert seen.splits["train"] == {"rows": 8, "images": 8, "rationales": 0}
     assert seen.splits["train_cot"] == {"rows": 4, "images": 4, "rationales": 4}
     assert seen.balance == folder.card["balance"] and seen.digest == folder.card["digest"]
+    # The root decides every row; the rows take the four paths in turn.
+    for policy, rules in seen.coverage.items():
+        assert set(rules) == set(folder.policies[policy].metadata["conditions"])
+        assert rules["1"] == {"training": 6, "test": 2}
+        assert sum(rows["training"] for rows in rules.values()) == 12
     # Half of three conditions show a crop.
     assert set(seen.policy_images.values()) == {2}
 

@@ -189,10 +189,41 @@ def test_numbers_by_tool_and_rule() -> None:
     assert tools["A"]["parts"] == {"tool": 0.5, "argument": 1.0}
     assert tools["B"]["parts"] == {"tool": 0.5, "argument": 0.0, "field/k": 0.0}
     assert tools["B"]["part_rows"]["field/k"] == 2
-    rules = found["by_rule"]
+    assert list(found["by_rule"]) == ["p"]
+    rules = found["by_rule"]["p"]
     assert list(rules) == ["A.2", "A.10", "S"]
     assert rules["A.2"]["value"] == 0.5 and rules["A.2"]["parts"]["tool"] == 0
     assert rules["S"]["value"] == 0.5 and rules["S"]["part_rows"]["tool"] == 3  # a row counts once
+
+
+def test_rules_of_the_same_id_are_told_apart_by_policy() -> None:
+    found = summary_of(
+        [
+            (sample("1", policy="q", rules=["R1"]), "A"),
+            (sample("2", policy="p", rules=["R1", "R2"]), "B"),
+            (sample("3", policy="p", rules=["R1"]), "A"),
+        ]
+    )
+    assert {
+        policy: {rule: (entry["value"], entry["scored"]) for rule, entry in rules.items()}
+        for policy, rules in found["by_rule"].items()
+    } == {"p": {"R1": (0.5, 2), "R2": (0.0, 1)}, "q": {"R1": (1.0, 1)}}
+
+
+def test_rows_of_changed_rules_are_counted_apart() -> None:
+    found = summary_of(
+        [
+            (sample("1", changed=True), "A"),
+            (sample("2", changed=True), "B"),
+            (sample("3", changed=False), "A"),
+            (sample("4"), "B"),
+            (sample("5", changed="yes"), "B"),  # says nothing
+        ]
+    )
+    assert {n: (e["value"], e["scored"]) for n, e in found["by_changed"].items()} == {
+        "changed": (0.5, 2), "unchanged": (1.0, 1),
+    }  # fmt: skip
+    assert "by_changed" not in summary_of([(sample("1"), "A")])
 
 
 def test_rows_without_tools_and_rules_have_no_such_groups() -> None:
