@@ -88,7 +88,7 @@ def warnings(root: Path) -> list[str]:
         UserError: the folder cannot be read.
     """
     folder = DataFolder(Path(root))
-    views = folder.card.get("views", {})
+    views = folder.card.get("views") or {}
     own = [split for split in folder.splits if split not in views]
     return uncovered(folder.policies, {split: folder.read(split) for split in own})
 

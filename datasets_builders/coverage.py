@@ -29,7 +29,7 @@ def coverage(policies: Mapping[str, Policy], splits: Mapping[str, Sequence[Sampl
     for name, policy in policies.items():
         texts = policy.metadata.get("conditions")
         rows = {
-            split: [sample.facts["rules"] for sample in samples if _names(sample, name)]
+            split: [set(map(str, s.facts["rules"])) for s in samples if _names(s, name)]
             for split, samples in splits.items()
         }
         rows = {split: named for split, named in rows.items() if named}
@@ -38,7 +38,9 @@ def coverage(policies: Mapping[str, Policy], splits: Mapping[str, Sequence[Sampl
         found[name] = {
             str(rule): {
                 "text": str(text),
-                "rows": {split: sum(rule in ids for ids in named) for split, named in rows.items()},
+                "rows": {
+                    split: sum(str(rule) in ids for ids in named) for split, named in rows.items()
+                },
             }
             for rule, text in texts.items()
         }

@@ -101,3 +101,10 @@ def test_a_long_list_is_cut() -> None:
     lines = uncovered(policies, {"train": rows("p", ["R0"]), "test": rows("p", ["R0"])})
     assert len(lines) == MOST + 1
     assert lines[-1] == "policy 'p': ... and 5 more rules"
+
+
+def test_ids_that_are_numbers_are_read_as_text() -> None:
+    policies = {"p": policy("P", {"1": "No.", "2": "Yes."})}
+    splits = {"train": rows("p", [1, "2"]), "test": rows("p", [1], ["2", 2])}
+    assert uncovered(policies, splits) == []
+    assert coverage(policies, splits)["p"]["2"]["rows"] == {"train": 1, "test": 1}
