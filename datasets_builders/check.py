@@ -10,6 +10,7 @@ from PIL import Image
 
 from datasets_builders.base import CARD, content_files, hash_file
 from datasets_builders.coverage import uncovered
+from datasets_builders.domain import EVALUATION
 from datasets_builders.parallel import processors
 from datasets_builders.policy_text import is_text_split, verify_text
 from trimpi.errors import UserError
@@ -18,8 +19,6 @@ from trimpi.policy import Policy
 from trimpi.sample import DataFolder, Sample
 
 Verify = Callable[[Sample, Policy], list[str]]
-EVALUATION = {"test", "override"}
-"""Splits that may share pictures: no model is trained on either."""
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 
 

@@ -17,6 +17,7 @@ card are the toolkit's. The builders of this package are written on the same fun
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,11 @@ from trimpi.sample import DataFolder, Sample
 SHARES: Mapping[str, float] = {"train_cot": 0.8, "test": 0.2}
 MOST_TOLD = 50
 """Faults that are told one by one."""
+
+EVALUATION = frozenset({"test", "override"})
+"""Splits that may share pictures: no model is trained on either."""
+SPLIT_NAME = re.compile(r"[A-Za-z][\w-]*")
+FILE_NAME = re.compile(r"\w[\w.-]{0,80}")
 
 Cot = Literal["forward", "reverse"]
 COT = {"forward": "forward, filtered by the grader", "reverse": "reverse"}
@@ -220,6 +226,11 @@ def _rows(
     for number, (example, split) in enumerate(pairs, 1):
         name = example.id or f"{split}-{len(rows.get(split, ())):06d}"
         where = f"example {number} ({name})"
+        if not SPLIT_NAME.fullmatch(split):
+            problems.append(f"{where}: split {split!r} must be letters, digits, '-' and '_'")
+            continue
+        # Somebody's id may be no name of a file, or lead out of the folder.
+        plain = name if FILE_NAME.fullmatch(name) else f"{number:06d}"
         if (split, name) in taken:
             problems.append(f"{where}: its id appears twice in split {split}; ids must differ")
         taken.add((split, name))
@@ -230,7 +241,7 @@ def _rows(
         for index, picture in enumerate(example.images):
             try:
                 place = saved.get((split, picture)) if isinstance(picture, Path) else None
-                place = place or save(root, picture, f"{split}/{name}-{index}")
+                place = place or save(root, picture, f"{split}/{plain}-{index}")
                 if isinstance(picture, Path):
                     saved[split, picture] = place
                 paths.append(str(place))
@@ -241,11 +252,31 @@ def _rows(
             dict(example.facts),
         )  # fmt: skip
         rows.setdefault(split, []).append(sample)
+    problems += _shared_pictures(rows)
     if problems:
         more = len(problems) - MOST_TOLD
         told = problems[:MOST_TOLD] + ([f"... and {more} more"] if more > 0 else [])
         raise UserError.join(told)
     return rows
+
+
+def _shared_pictures(rows: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """Pictures that two splits hold, by content; no model is trained on `test` and `override`."""
+    owner: dict[str, tuple[str, str]] = {}
+    digests: dict[str, str] = {}
+    problems = []
+    for split, samples in rows.items():
+        for sample in samples:
+            for image in sample.images:
+                if image not in digests:
+                    digests[image] = hash_file(Path(image))
+                first = owner.setdefault(digests[image], (split, sample.id))
+                if first[0] != split and not {first[0], split} <= EVALUATION:
+                    problems.append(
+                        f"{split}: {sample.id} shows a picture that {first[1]} of split {first[0]}"
+                        " shows too; keep both in one split"
+                    )
+    return list(dict.fromkeys(problems))
 
 
 def _splits(
