@@ -2,14 +2,16 @@
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets_builders.clevr import builder, skills_builder
+from trimpi.evaluate.serving import Prefix, Prepared, Timing
+from trimpi.evaluate.settings import Request
 from trimpi.generate import Generated
-from trimpi.prompt import Message, render_target
+from trimpi.prompt import Message, build_messages, render_target
 from trimpi.sample import DataFolder, Sample
 
 GRADER = "datasets_builders.clevr.grader:grade"
@@ -72,6 +74,39 @@ class FakePrefill:
 
     def seconds(self, encoded: str) -> float:
         return 1e-6 * len(encoded.split())
+
+
+class FakeServer:
+    """Takes a microsecond for each word of a batch's prompts and for each new one.
+
+    `timed` lists the ways in the order of timing; `fails` have no memory; `fault` is the prefix's.
+    """
+
+    device = "fake"
+
+    def __init__(self, fails: Sequence[str] = (), fault: str = "") -> None:
+        self.timed: list[str] = []
+        self._fails, self._fault = fails, fault
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        def words(policy: bool) -> int:
+            return sum(
+                len(prompt_text(build_messages(r.sample, r.shown if policy else None)).split())
+                for r in requests
+            )
+
+        size = len(requests)
+        shown, bare = words(True) / size, words(False) / size
+        tokens = {"with_policy": shown, "cached_prefix": bare + 1, "without_policy": bare}
+        prefix = Prefix(int(shown - bare), 1000, 0.5, 0.0, 1.0, self._fault)
+        return Prepared(tokens, prefix, size)
+
+    def time(self, prepared: Prepared, way: str, new_tokens: int) -> Timing | None:
+        self.timed.append(way)
+        if way in self._fails:
+            return None
+        prefill = 1e-6 * prepared.prompt_tokens[way] * prepared.inputs
+        return Timing(prefill, prefill + 1e-6, prefill + 1e-6 * new_tokens)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datasets_builders.gta.builder import build
 from datasets_builders.gta.grader import grade
-from tests.evaluation_fakes import FakePrefill, Scripted, prompt_text
+from tests.evaluation_fakes import FakePrefill, FakeServer, Scripted, prompt_text
 from tests.fake_run import CHAINS, write_stage
 from trimpi.evaluate import evaluate_model
 from trimpi.prompt import Message
@@ -212,5 +212,6 @@ def fake_gta_run(
             evaluate_model(
                 model, recipe, data, None, eval_folder(run, seed, chain), grade, seed,
                 generator=Scripted(pretend_calls(CALLERS[arm], data, seed)), prefill=FakePrefill(),
+                server=FakeServer(),
             )  # fmt: skip
     return run

@@ -13,6 +13,7 @@ from tests.evaluation_fakes import (
     DIAGNOSE,
     GRADER,
     FakePrefill,
+    FakeServer,
     Scripted,
     Skill,
     clevr_folder,
@@ -111,6 +112,7 @@ def fake_run(
                 target=recipe.target_of(arm),
                 generator=Scripted(pretend(SKILLS[arm], data, skills, seed)),
                 prefill=FakePrefill(),
+                server=FakeServer(),
             )
     return run
 

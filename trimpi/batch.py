@@ -179,6 +179,15 @@ def collate(
         rows: the sequences.
         side: where padding goes; left for generation.
     """
+    batch = pad_rows(rows, processor.tokenizer.pad_token_id, side)
+    store = store_of(processor)
+    return batch | join_pixels([[store.pixels(path) for path in row.pictures] for row in rows])
+
+
+def pad_rows(
+    rows: Sequence[Encoded], pad: int, side: Literal["left", "right"]
+) -> dict[str, Tensor]:
+    """The token-wise part of a padded batch, each tensor [B, T]; `pad` fills the ids."""
     length = max(len(row.input_ids) for row in rows)
 
     def padded(lists: Iterable[list[int]], fill: int) -> Tensor:
@@ -186,18 +195,17 @@ def collate(
         for values in lists:
             gap = [fill] * (length - len(values))
             filled.append(gap + values if side == "left" else values + gap)
-        return torch.tensor(filled)
+        return torch.tensor(filled, dtype=torch.long)
 
     batch = {
-        "input_ids": padded((r.input_ids for r in rows), processor.tokenizer.pad_token_id),
+        "input_ids": padded((r.input_ids for r in rows), pad),
         "attention_mask": padded(([1] * len(r.input_ids) for r in rows), 0),
         "labels": padded((r.labels for r in rows), IGNORED),
     }
     for name in sorted({name for row in rows for name in row.types}):
         none: list[list[int]] = [row.types.get(name, [0] * len(row.input_ids)) for row in rows]
         batch[name] = padded(none, 0)
-    store = store_of(processor)
-    return batch | join_pixels([[store.pixels(path) for path in row.pictures] for row in rows])
+    return batch
 
 
 def picture_paths(messages: list[Message]) -> tuple[str, ...]:

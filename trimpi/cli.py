@@ -223,6 +223,37 @@ def report(
 
 
 @command(app)
+def breakeven(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder.")],
+    price: Annotated[float | None, typer.Option(help="USD per million input tokens.")] = None,
+    cached_price: Annotated[float | None, typer.Option(help="The same, cached tokens.")] = None,
+    tuned_price: Annotated[
+        float | None, typer.Option(help="The same, the trained model; default: --price.")
+    ] = None,
+    requests_per_day: Annotated[
+        list[int] | None, typer.Option(help="A request rate; may be repeated.")
+    ] = None,
+    gpu_hour: Annotated[float | None, typer.Option(help="USD per hour of a device.")] = None,
+    training_cost: Annotated[
+        float | None, typer.Option(help="USD; default: time of the stages x --gpu-hour.")
+    ] = None,
+    arm: Annotated[str | None, typer.Option(help="A trained arm; default: the last.")] = None,
+) -> None:
+    """After how many requests and days training has paid for itself; loads no model."""
+    from trimpi.breakeven import of_run, print_break_even
+
+    given = {
+        "price": price,
+        "cached_price": cached_price,
+        "tuned_price": tuned_price,
+        "gpu_hour": gpu_hour,
+        "training_cost": training_cost,
+        "requests_per_day": requests_per_day or None,
+    }
+    print_break_even(of_run(folder, given, arm), out)
+
+
+@command(app)
 def doctor() -> None:
     """Print versions and devices; exit 1 when a requirement is not met."""
     from trimpi.console import print_versions

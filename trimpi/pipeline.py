@@ -22,7 +22,7 @@ from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.quiet import quiet
-from trimpi.recipe import Recipe, StageConfig
+from trimpi.recipe import EfficiencyConfig, Recipe, StageConfig
 from trimpi.recipe_file import dump_recipe
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
@@ -225,7 +225,10 @@ def _stage_identity(stage: StageConfig) -> dict[str, Any]:
 
 def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
     evaluation = _asked(task.recipe, chain).evaluation
-    measured = evaluation.model_dump(mode="json", exclude={"skills", "targets", "batch_size"})
+    left_out = {"skills", "targets", "batch_size"}
+    if evaluation.efficiency == EfficiencyConfig():
+        left_out.add("efficiency")  # which older runs do not know
+    measured = evaluation.model_dump(mode="json", exclude=left_out)
     return {**identity_of(task, seed, chain), "evaluation": measured, "skills": task.skills_digest}
 
 

@@ -259,6 +259,23 @@ class DataConfig(Section):
         return self
 
 
+class EfficiencyConfig(Section):
+    """How the setting `efficiency` times requests: with the policy, its prefix cached, without."""
+
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
+    """Requests answered together."""
+    new_tokens: PositiveInt = 16
+    """Tokens that each request is answered with, whatever the model would stop at."""
+    repeats: PositiveInt = 5
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _once_each(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a size appears twice; name each once")
+        return value
+
+
 class EvaluationConfig(Section):
     """What is measured on the base model and on the model of every arm."""
 
@@ -275,6 +292,7 @@ class EvaluationConfig(Section):
     """Exceptions by arm, e.g. `{direct_sft: answer}`: ask each model what it was trained for."""
     skills: DataConfig | None = None
     """Policy-free tasks for the forgetting number; needed by the setting `skills`."""
+    efficiency: EfficiencyConfig = EfficiencyConfig()
     diagnose: ModuleName | None = None
     """`package.module:function` that finds the first error of a chain of thought."""
 
@@ -285,12 +303,42 @@ class EvaluationConfig(Section):
         return self
 
 
+class PriceConfig(Section):
+    """What the break-even of the report reckons with; what is not given is not reckoned."""
+
+    price: NonNegative | None = None
+    """US dollars for a million input tokens."""
+    cached_price: NonNegative | None = None
+    """The same for tokens that the provider has cached."""
+    tuned_price: NonNegative | None = None
+    """The same for the trained model; None is `price`."""
+    gpu_hour: PositiveFloat | None = None
+    """US dollars for an hour of one device."""
+    training_cost: NonNegative | None = None
+    """US dollars; None reckons it from the time of the stages and `gpu_hour`."""
+    requests_per_day: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (
+        1_000,
+        10_000,
+        100_000,
+    )
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        alone = [
+            name for name in ("cached_price", "tuned_price") if getattr(self, name) is not None
+        ]
+        if self.price is None and alone:
+            raise ValueError(f"{alone[0]} is compared with 'price', which is missing; give it too")
+        return self
+
+
 class ReportConfig(Section):
     """What the report shows beside the numbers."""
 
     title: str | None = None
     examples: Count = 6
     """Example cards (picture, reasoning, policy path) of the leading arm's test rows."""
+    prices: PriceConfig = PriceConfig()
 
 
 class Recipe(Section):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimpi import __version__
 from trimpi.errors import UserError
-from trimpi.evaluate import efficiency, scoring
+from trimpi.evaluate import efficiency, scoring, serving
 from trimpi.evaluate.diagnosis import Diagnose
 from trimpi.evaluate.settings import OWN_GRADERS, REASONED, Request, build_requests, expand
 from trimpi.evaluate.store import (
@@ -51,6 +51,7 @@ def evaluate_model(
     target: Target | None = None,
     generator: "Generator | None" = None,
     prefill: "efficiency.Prefill | None" = None,
+    server: "serving.Server | None" = None,
 ) -> dict[str, Any]:
     """Measure a model in all settings of `recipe.evaluation`.
 
@@ -66,6 +67,7 @@ def evaluate_model(
             answers-only training is asked for answers.
         generator: what answers prompts; None loads the model with transformers.
         prefill: what counts and times prompts; None uses the loaded model.
+        server: what times whole requests; None uses the loaded model.
 
     Returns:
         `{"model": digest, "target": target, "settings": {name: summary}}`.
@@ -75,7 +77,7 @@ def evaluate_model(
     """
     config = recipe.evaluation
     target = target or config.target
-    backend = _Backend(Path(model_folder), recipe.model, config.batch_size, generator, prefill)
+    backend = _Backend(Path(model_folder), recipe.model, config, generator, prefill, server)
     diagnose: Diagnose | None = None
     if config.diagnose is not None:
         diagnose = resolve_callable(config.diagnose, "evaluation.diagnose")
@@ -280,14 +282,20 @@ def _run_efficiency(
         "setting": "efficiency",
         **backend.identity,
         "prompts": prompts_digest(efficiency.chosen(shown)),
+        "options": config.efficiency.model_dump(mode="json"),
         "trimpi": __version__,
     }
     file = output / SUMMARY
     before = read_json(file)
     if isinstance(before, dict) and before.get("identity") == identity:
         return before
-    measured = efficiency.measure(shown, backend.prefill)
-    summary = {"setting": "efficiency", "target": target, **measured, "identity": identity}
+    summary = {
+        "setting": "efficiency",
+        "target": target,
+        **efficiency.measure(shown, backend.prefill),
+        "serving": serving.measure(shown, backend.server, config.efficiency),
+        "identity": identity,
+    }
     write_json(file, summary)
     return summary
 
@@ -299,15 +307,16 @@ class _Backend:
         self,
         folder: Path,
         model: ModelConfig,
-        batch_size: int,
+        config: EvaluationConfig,
         generator: "Generator | None",
         prefill: "efficiency.Prefill | None",
+        server: "serving.Server | None",
     ) -> None:
         self.digest = model_digest(folder)
         loading = model.model_dump(mode="json", exclude={"path", "revision"})
         self.identity = {"model": self.digest, "loading": loading}
-        self._folder, self._model, self._batch_size = folder, model, batch_size
-        self._generator, self._prefill = generator, prefill
+        self._folder, self._model, self._config = folder, model, config
+        self._generator, self._prefill, self._server = generator, prefill, server
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -323,7 +332,7 @@ class _Backend:
             return self._generator
         from trimpi.generate import TransformersGenerator
 
-        return TransformersGenerator(*self._loaded, self._batch_size, sys.stderr.isatty())
+        return TransformersGenerator(*self._loaded, self._config.batch_size, sys.stderr.isatty())
 
     @cached_property
     def prefill(self) -> "efficiency.Prefill":
@@ -332,9 +341,18 @@ class _Backend:
             return self._prefill
         return efficiency.TransformersPrefill(*self._loaded)
 
+    @cached_property
+    def server(self) -> "serving.Server":
+        """What times whole requests."""
+        if self._server is not None:
+            return self._server
+        from trimpi.evaluate.model_server import TransformersServer
+
+        return TransformersServer(*self._loaded, self._config.efficiency.new_tokens)
+
     def release(self) -> None:
         """Let go of the model."""
-        for name in ("_loaded", "generator", "prefill"):
+        for name in ("_loaded", "generator", "prefill", "server"):
             self.__dict__.pop(name, None)
         gc.collect()
         if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():

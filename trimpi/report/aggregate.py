@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimpi.evaluate.statistics import mean_and_spread, paired_difference
+from trimpi.recipe import PriceConfig
 from trimpi.report import groups, rules
+from trimpi.report.breakeven import break_even
 from trimpi.report.cells import Cell, Pick, at, cell
 from trimpi.report.changed import changed_over
 from trimpi.report.costs import costs
@@ -26,7 +28,8 @@ def summarize(run: Run) -> dict[str, Any]:
     `majority_share`, `grading` (what graders say of themselves), `rules` (texts by policy and id,
     in the order of the policy, where rows name rules), `coverage` (of rules by the data),
     `changed_over` (the headline arm against each other arm on changed and on unchanged rows),
-    `costs` (by arm), `interference` (of policies), `training` (by chain), `versions`, `seconds`.
+    `costs` (by arm), `break_even` (of the headline arm), `interference` (of policies),
+    `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
     seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
@@ -51,6 +54,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "coverage": rules.coverage(run),
         "changed_over": changed_over(run, leading),
         "costs": costs(run),
+        "break_even": None,
         "interference": interference(run, models),
         "training": _training(run),
         "versions": run.record.get("versions", {}),
@@ -58,6 +62,13 @@ def summarize(run: Run) -> dict[str, Any]:
         "peak_memory_gib": run.record.get("peak_memory_gib"),
     }
     result["headline"] = headline(result)
+    result["break_even"] = break_even(
+        result["efficiency"],
+        result["costs"].get(result["headline_arm"]),
+        PriceConfig.model_validate((recipe.get("report") or {}).get("prices") or {}),
+        result["headline_arm"],
+        recipe.get("devices") or 1,
+    )
     return result
 
 
@@ -249,7 +260,8 @@ def _efficiency(run: Run, leading: Arm | None) -> dict[str, Any] | None:
         found = _first(arm, "efficiency") if arm else None
         if found:
             keys = ("prompt_tokens", "prefill_seconds", "requests", "timed", "repeats", "device")
-            return {key: found.summary[key] for key in keys}
+            measured = {key: found.summary[key] for key in keys}
+            return {**measured, "serving": found.summary.get("serving")}
     return None
 
 

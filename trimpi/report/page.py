@@ -7,7 +7,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from trimpi.report import cards, changed, interference, rules, svg, tool_calls
+from trimpi.report import (
+    breakeven_words,
+    cards,
+    changed,
+    interference,
+    rules,
+    serving,
+    svg,
+    tool_calls,
+)
 from trimpi.report.aggregate import percent
 from trimpi.report.curves import Panel, Panels, panels
 from trimpi.report.load import Run
@@ -73,6 +82,7 @@ def _environment(escape: bool) -> Environment:
     environment.filters["tint"] = tool_calls.tint
     environment.filters["totals"] = changed.totals
     environment.filters["quantity"] = quantity
+    environment.filters["memory"] = serving.memory
     return environment
 
 
@@ -124,6 +134,8 @@ def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
         "by_rule": rules.section(summary, _as_used(summary)),
         "changed": changed.section(summary, _as_used(summary)),
         "matrix": interference.section(summary, _as_used(summary)),
+        "serving": serving.table(summary["efficiency"]),
+        "even": breakeven_words.section(summary["break_even"]),
         "known_errors": ERRORS,
         "leading": models.get(summary["headline_arm"] or ""),
         "base": models["base"],

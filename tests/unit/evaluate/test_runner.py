@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from datasets_builders.clevr.grader import diagnose, grade
-from tests.evaluation_fakes import DIAGNOSE, FakePrefill, Scripted, Skill, pretend, prompt_text
+from tests.evaluation_fakes import (
+    DIAGNOSE,
+    FakePrefill,
+    FakeServer,
+    Scripted,
+    Skill,
+    pretend,
+    prompt_text,
+)
 from trimpi.errors import UserError
 from trimpi.evaluate import evaluate_model, regrade
 from trimpi.evaluate.runner import graded_otherwise
@@ -60,6 +68,7 @@ def run(
         0,
         generator=generator,
         prefill=FakePrefill(),
+        server=FakeServer(),
     )
     return dict(found["settings"])
 
