@@ -22,6 +22,7 @@ from trimpi.evaluate.prefix import (
     lay_out,
     prefix_inputs,
     share,
+    shareable,
     shared_prefix,
     size_in_bytes,
 )
@@ -97,6 +98,7 @@ class RowServer:
         try:
             if not fault:
                 cache, seconds = self._prefix(shown[0], prefix, pictures)
+                fault = "" if shareable(cache) else "the model keeps states that cannot be shared"
         except torch.cuda.OutOfMemoryError:
             fault = NO_MEMORY
         if fault:

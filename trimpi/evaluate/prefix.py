@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from trimpi.batch import IGNORED, Encoded, pad_rows
 from trimpi.pictures import join_pixels
@@ -105,6 +106,12 @@ def following(inputs: Inputs, tokens: Tensor) -> Inputs:
     )
 
 
+def shareable(cache: DynamicCache) -> bool:
+    """Whether all layers keep keys and values of attention; states of other kinds are changed in
+    place."""
+    return all(isinstance(layer, DynamicLayer) for layer in cache.layers)
+
+
 def share(cache: DynamicCache, batch: int) -> DynamicCache:
     """The cache of a prefix, made by a batch of one, for a batch of requests.
 
@@ -112,10 +119,12 @@ def share(cache: DynamicCache, batch: int) -> DynamicCache:
     what is new behind what they hold in new tensors.
     """
     shared = copy.copy(cache)
-    shared.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in shared.layers:
+    shared.layers = []
+    for original in _layers(cache):
+        layer = copy.copy(original)
         layer.keys = layer.keys.expand(batch, -1, -1, -1)
         layer.values = layer.values.expand(batch, -1, -1, -1)
+        shared.layers.append(layer)
     return shared
 
 
@@ -123,9 +132,13 @@ def size_in_bytes(cache: DynamicCache) -> int:
     """Memory of all keys and values."""
     return sum(
         tensor.numel() * tensor.element_size()
-        for layer in cache.layers
+        for layer in _layers(cache)
         for tensor in (layer.keys, layer.values)
     )
+
+
+def _layers(cache: DynamicCache) -> list[Any]:
+    return list(cache.layers)
 
 
 def _cut(
