@@ -1,19 +1,16 @@
 """`trimpi breakeven`: when the training of a run has paid for itself, at prices given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from trimpi.errors import UserError, did_you_mean
-from trimpi.recipe import PriceConfig
+from trimpi.prices import PriceConfig
 from trimpi.report.aggregate import summarize
-from trimpi.report.breakeven import break_even
+from trimpi.report.breakeven import RIVALS, break_even
 from trimpi.report.breakeven_words import section
 from trimpi.report.load import load_run
 
@@ -24,6 +21,11 @@ OPTIONS: Mapping[str, str] = {
     "gpu_hour": "--gpu-hour",
     "training_cost": "--training-cost",
     "requests_per_day": "--requests-per-day",
+}
+
+SHORT: Mapping[str, str] = {
+    name: "cached" if rival == "cached_prefix" else "in the prompt"
+    for rival, name in RIVALS.items()
 }
 
 
@@ -70,7 +72,7 @@ def of_run(folder: Path, given: Mapping[str, Any], arm: str | None = None) -> di
 
 
 def print_break_even(even: Mapping[str, Any], console: Console) -> None:
-    """Print sentences and tables."""
+    """Print sentences and tables; under break-even are requests."""
     shown = section(even)
     assert shown is not None
     tokens = even["tokens"]
@@ -82,24 +84,36 @@ def print_break_even(even: Mapping[str, Any], console: Console) -> None:
     ]
     for line in lines:
         console.print(line, markup=False)
-    for title, unit in (("money", "in money"), ("device", "in device time")):
+    for title, unit in (("money", "input cost"), ("device", "device time")):
         if not shown[title]:
             continue
-        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-        table.add_column(f"{unit}, against\nthe policy", min_width=13, overflow="fold")
         sizes = title == "device"
-        heads = [*(["batch"] if sizes else []), "a request\nthere", "after\ntraining"]
-        heads += ["requests to\nbreak even", *(f"at {rate:,}\na day" for rate in shown["rates"])]
-        for head in heads:
-            table.add_column(head, justify="right", no_wrap=True)
+        usd = "" if sizes else ", USD"
+        top = [f"{unit}, a request", *(["batch"] if sizes else []), f"there{usd}", f"after{usd}"]
+        rows = [[*top, "break-even", *(f"{rate:,}/day" for rate in shown["rates"])]]
         for row in shown[title]:
             size = [str(row["batch_size"])] if sizes else []
-            name = row["name"].removeprefix("policy ")
-            cells = [name, *size, row["before"], row["after"], row["requests"], *row["days"]]
-            table.add_row(*(escape(cell) for cell in cells))
-        console.print(table)
+            each = [row[key].removesuffix(" USD") for key in ("before", "after")]
+            rows.append([SHORT[row["name"]], *size, *each, row["requests"], *row["days"]])
+        console.print()
+        for line in _aligned(rows):
+            console.print(line, markup=False)
+    if shown["never"]:
+        console.print()
     for line in shown["never"]:
         console.print(line, markup=False)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, the first column to the left; nothing is cut, however narrow a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _prices(values: Mapping[str, Any]) -> PriceConfig:

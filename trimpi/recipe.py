@@ -10,30 +10,28 @@ import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trimpi.graders.config import Grading
+from trimpi.prices import PriceConfig
+from trimpi.recipe_fields import (
+    Count,
+    Flag,
+    Fraction,
+    NonNegative,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+)
 from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
 from trimpi.resolve import MODULE_NAME
 
-Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
 KINDS = ("cpt", "sft", "rl")
-
-
-class Section(BaseModel):
-    """Base of all parts of a recipe: frozen, every key known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -300,35 +298,6 @@ class EvaluationConfig(Section):
     def _skills_given(self) -> Self:
         if "skills" in self.settings and self.skills is None:
             raise ValueError("the setting 'skills' needs the key 'skills' (builder or folder)")
-        return self
-
-
-class PriceConfig(Section):
-    """What the break-even of the report reckons with; what is not given is not reckoned."""
-
-    price: NonNegative | None = None
-    """US dollars for a million input tokens."""
-    cached_price: NonNegative | None = None
-    """The same for tokens that the provider has cached."""
-    tuned_price: NonNegative | None = None
-    """The same for the trained model; None is `price`."""
-    gpu_hour: PositiveFloat | None = None
-    """US dollars for an hour of one device."""
-    training_cost: NonNegative | None = None
-    """US dollars; None reckons it from the time of the stages and `gpu_hour`."""
-    requests_per_day: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (
-        1_000,
-        10_000,
-        100_000,
-    )
-
-    @model_validator(mode="after")
-    def _of_something(self) -> Self:
-        alone = [
-            name for name in ("cached_price", "tuned_price") if getattr(self, name) is not None
-        ]
-        if self.price is None and alone:
-            raise ValueError(f"{alone[0]} is compared with 'price', which is missing; give it too")
         return self
 
 

@@ -12,7 +12,7 @@ from tests.fake_run import fake_run
 from trimpi.breakeven import of_run
 from trimpi.cli import app
 from trimpi.errors import UserError
-from trimpi.recipe import PriceConfig
+from trimpi.prices import PriceConfig
 from trimpi.report import write_report
 from trimpi.report.breakeven import break_even
 from trimpi.report.breakeven_words import dollars, section, span
@@ -158,7 +158,7 @@ def test_the_command(run: Path) -> None:
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, found.output
     assert "as given" in found.output and "10,000" in found.output
-    assert "in money" in found.output and "in device time" in found.output
+    assert "input cost" in found.output and "device time" in found.output
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from datasets_builders.clevr.grader import grade
-from tests.evaluation_fakes import DIAGNOSE, GRADER, Scripted, prompt_text
+from tests.evaluation_fakes import DIAGNOSE, GRADER, FakeServer, Scripted, prompt_text
 from trimpi.evaluate import evaluate_model
 from trimpi.evaluate.statistics import paired_difference
 from trimpi.prompt import Message
@@ -126,6 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluate_model(
             model, recipe, DataFolder(data), DataFolder(skills), eval_folder(folder, seed, chain),
             grade, seed, generator=Scripted(answers(arm, seed)), prefill=Clock(),
+            server=FakeServer(),
         )  # fmt: skip
     return folder
 

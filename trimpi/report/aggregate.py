@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimpi.evaluate.statistics import mean_and_spread, paired_difference
-from trimpi.recipe import PriceConfig
+from trimpi.prices import PriceConfig
 from trimpi.report import groups, rules
 from trimpi.report.breakeven import break_even
 from trimpi.report.cells import Cell, Pick, at, cell

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimpi.recipe import PriceConfig
+from trimpi.prices import PriceConfig
 
 RIVALS: Mapping[str, str] = {
     "with_policy": "policy in the prompt",

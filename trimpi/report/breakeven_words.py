@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from trimpi.report import svg
 from trimpi.report.breakeven import RIVALS
+from trimpi.report.serving import brief
 
 DAYS_A_YEAR = 365
 
@@ -57,9 +58,7 @@ def section(even: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "rates": even["prices"]["requests_per_day"],
         "charts": charts(even),
         "money": [_row(row, dollars) for row in even["money"]],
-        "device": [
-            {"batch_size": row["batch_size"], **_row(row, milliseconds)} for row in even["device"]
-        ],
+        "device": [{"batch_size": row["batch_size"], **_row(row, brief)} for row in even["device"]],
     }
 
 
@@ -71,11 +70,6 @@ def _row(row: Mapping[str, Any], as_text: Callable[[float], str]) -> dict[str, A
         "requests": requests_of(row),
         "days": days_of(row),
     }
-
-
-def milliseconds(seconds: float) -> str:
-    """A time of a request."""
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def training_line(even: Mapping[str, Any]) -> str:
@@ -108,8 +102,8 @@ def never_lines(even: Mapping[str, Any]) -> list[str]:
     ]
     return lines + [
         f"Never saves device time against the {RIVALS[row['rival']]} at batch size"
-        f" {row['batch_size']}: a request takes {milliseconds(row['before'])} there and"
-        f" {milliseconds(row['after'])} after training."
+        f" {row['batch_size']}: a request takes {brief(row['before'])} there and"
+        f" {brief(row['after'])} after training."
         for row in even["device"]
         if row["never"]
     ]

@@ -83,6 +83,7 @@ def _environment(escape: bool) -> Environment:
     environment.filters["totals"] = changed.totals
     environment.filters["quantity"] = quantity
     environment.filters["memory"] = serving.memory
+    environment.filters["brief"] = serving.brief
     return environment
 
 

@@ -43,3 +43,8 @@ def memory(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} GiB"
+
+
+def brief(seconds: float) -> str:
+    """A time of a request in three digits."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
