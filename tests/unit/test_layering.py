@@ -22,10 +22,10 @@ LAYERS = {
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "control_tokens",
         "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
-    4: {"stages", "evaluate"},
+    4: {"stages", "evaluate", "benchmarks"},
     5: {"ask", "breakeven", "export", "report", "show", "data_step", "launch", "local_generator",
-        "policy_view", "quiet", "seeds", "pipeline", "checks", "row_checks",
-        "context",
+        "policy_view", "quiet", "seeds", "pipeline", "eval_suites",
+        "vllm_generator", "checks", "row_checks", "context",
         "doctor", "data_view", "console"},
     6: {"cli"},
 }  # fmt: skip
@@ -125,6 +125,7 @@ def test_later_layers_import_earlier_ones(file: Path) -> None:
         "trimpi.pipeline",
         "trimpi.ask",
         "trimpi.cli",
+        "trimpi.eval_suites",
         "trimpi.report",
     ],
 )
