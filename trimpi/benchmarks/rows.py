@@ -80,7 +80,10 @@ def read_options(value: Any) -> tuple[str, ...] | None:
             return None
     if not isinstance(value, list) or not value:
         return None
-    if not all(isinstance(option, str | int | float) for option in value):
+    # MMMU-Pro's validation_Accounting_29 has its options in a list of their own.
+    if len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    if not value or not all(isinstance(option, str | int | float) for option in value):
         return None
     return tuple(map(str, value))
 

@@ -99,6 +99,8 @@ def run_suite(
     if suite.judged and judge is not None:
         identity["judge"] = dict(judge.identity)
     begin(folder, identity, settings.overwrite)
+    for name in (COMPLETIONS, JUDGEMENTS):
+        _done(folder / name, [item.id for item in items])
     told = _told(suite, source, settings, identity)
     stopped: BaseException | None = None
     try:
@@ -136,10 +138,7 @@ def answer_all(
     Raises:
         UserError: the file holds completions of other prompts, or what the generator says.
     """
-    names = [name for name, _ in asked]
-    done = stored(file)
-    if [row["id"] for row in done] != names[: len(done)]:
-        raise UserError(f"{file}: holds completions of other rows; remove it, and run again")
+    done = _done(file, [name for name, _ in asked])
     chunk = model.batch_size * CHUNK_BATCHES
     if len(done) < len(asked):
         # Whole chunks only: batches, and so numerics, are those of a run never interrupted.
@@ -170,6 +169,13 @@ def answer_all(
 def stored(file: Path) -> list[dict[str, Any]]:
     """Completions of a file, without a last line that a kill cut off."""
     return read_rows(file, torn=True) if file.is_file() else []
+
+
+def _done(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    found = stored(file)
+    if [row["id"] for row in found] != list(names[: len(found)]):
+        raise UserError(f"{file}: holds completions of other rows; remove it, and run again")
+    return found
 
 
 def _told(

@@ -39,7 +39,7 @@ def parse_suites(given: list[str]) -> list[tuple[Suite, Source]]:
         elif sign and not source.strip():
             problems.append(f"--suite {name}=: no source; give a hub id, file or folder")
         else:
-            local = Path(source).expanduser().exists()
+            local = source and Path(source).expanduser().exists()
             where = str(Path(source).expanduser().absolute()) if local else source
             found.append((suite, Source(where or suite.hub, suite.config)))
     if problems:
