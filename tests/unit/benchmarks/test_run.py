@@ -119,7 +119,7 @@ def test_another_model_or_other_rows_are_refused(items: list[Item], tmp_path: Pa
     go(items, tmp_path, backend(Scripted(by_rule)))
     with pytest.raises(UserError, match=r"made with other settings \(model.name: fake -> other\)"):
         go(items, tmp_path, backend(Scripted(by_rule), name="other"))
-    with pytest.raises(UserError, match="made with other settings .*items"):
+    with pytest.raises(UserError, match=r"made with other settings .*items"):
         go(items[:5], tmp_path, backend(Scripted(by_rule)))
     with pytest.raises(UserError, match="max_new_tokens: 2048 -> 9"):
         go(items, tmp_path, backend(Scripted(by_rule)), Settings(ZERO, max_new_tokens=9))
