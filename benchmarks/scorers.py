@@ -1,6 +1,6 @@
 """Agreement of the scorers with answers that the benchmarks' authors recorded.
 
-    python benchmarks/scorers.py --mmlu-pro ../shared/data/mmlu_pro/recorded_outputs.jsonl \
+    python benchmarks/scorers.py --mmlu-pro recorded_outputs.jsonl \
         --mmmu-pro MMMU/mmmu-pro/output/*.jsonl
 
 MMLU-Pro: rows of {"model", "model_output", "official_pred", "answer"}, drawn from `eval_results` of

@@ -1,0 +1,5 @@
+"""`python -m trimpi.cli`."""
+
+from trimpi.cli import main
+
+main()
