@@ -21,7 +21,7 @@ MOST_TOLD = 50
 
 EVALUATION = frozenset({"test", "override"})
 """Splits that may share pictures: no model is trained on either."""
-SPLIT_NAME = re.compile(r"[A-Za-z][\w-]*")
+SPLIT_NAME = re.compile(r"[A-Za-z][\w-]{0,63}")
 FILE_NAME = re.compile(r"\w[\w.-]{0,80}")
 LONGEST_NAME = 200
 """Bytes of a part of a picture's name."""

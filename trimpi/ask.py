@@ -69,7 +69,7 @@ def answer(
     """
     if not query.strip():
         raise UserError("QUERY: it is empty; say what to ask, or give - and write it to the input")
-    problems = [problem for image in images if (problem := _fault(image))]
+    problems = [problem for image in images if (problem := image_fault(image))]
     if problems:
         raise UserError.join(problems)
     config = _config(model, arm, seed, config)
@@ -116,7 +116,8 @@ def to_json(said: Answer) -> str:
     return json.dumps(vars(said), ensure_ascii=False, indent=1)
 
 
-def _fault(image: Path) -> str:
+def image_fault(image: Path) -> str:
+    """What is wrong with a picture of the command line; empty where nothing is."""
     if not Path(image).is_file():
         return f"--image {image}: no such file; check the path"
     try:

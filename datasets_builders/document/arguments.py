@@ -15,7 +15,7 @@ from datasets_builders.policy_text import settings_problems
 from trimpi.errors import UserError
 
 POLICY_ID = re.compile(r"[\w-][\w.-]*")
-SPLIT = re.compile(r"[A-Za-z][\w-]*")
+SPLIT = re.compile(r"[A-Za-z][\w-]{0,63}")
 
 
 @dataclass(frozen=True)

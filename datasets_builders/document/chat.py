@@ -47,6 +47,8 @@ def read_chat(
     role, said = turns.pop()
     if role != "assistant":
         raise ValueError(f"the last turn is of {role!r}; end with the assistant's answer")
+    if _HERE in said:
+        raise ValueError("the assistant's answer holds a picture; answers are texts, take it out")
     if not turns:
         raise ValueError("has no turn before the answer; put the request there")
     named = None
@@ -154,7 +156,6 @@ def _request(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def _response(text: str) -> tuple[str, str | None]:
-    text = text.replace(_HERE, "")
     response = parse_response(text)
     if response.answer is not None:
         return response.answer, response.rationale

@@ -109,7 +109,7 @@ def _json_lines(name: str, text: str, found: Findings) -> list[Row] | None:
 
 def _parse(where: str, line: str, found: Findings, form: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         found.add(where, f"not JSON ({error}); write {form}")
         return None
@@ -119,9 +119,18 @@ def _parse(where: str, line: str, found: Findings, form: str) -> dict[str, Any] 
     return record
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} stands there twice")
+    return record
+
+
 def _json_array(name: str, text: str, found: Findings) -> list[Row] | None:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         several = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
         cure = "name a file of one object a line .jsonl" if several else "write a list of objects"

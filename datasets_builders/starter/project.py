@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_project(
     Raises:
         UserError: the folder is not empty or has no proper name, or the policy does not read.
     """
-    folder = Path(folder).absolute()
+    given, folder = Path(folder), Path(folder).absolute()
     problems = []
     if not NAME.fullmatch(folder.name):
         problems.append(
@@ -70,11 +71,11 @@ def write_project(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
             root = Path(aside) / "project"
             root.mkdir()
-            lines = _fill(root, folder.name, policy_file, policy, python, template)
+            notes, commands = _fill(root, folder.name, policy_file, policy, python, template)
             root.replace(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot write there ({error}); choose another place") from None
-    return lines
+    return [*notes, f"cd {shlex.quote(str(given))}", *commands]
 
 
 def _fill(
@@ -84,7 +85,8 @@ def _fill(
     policy: Policy | None,
     python: bool,
     template: str | None,
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
+    """The files; what to know of them, and the commands to run there."""
     template = template or next(iter(MODELS))
     if policy is None or policy_file is None:
         policy, rows = _drawn(root, template)
@@ -126,7 +128,7 @@ def _fill(
     if python:
         shutil.copyfile(TEMPLATES / "grader.py", root / "grader.py")
     run = f"{values['prefix']}trimpi run recipe.yaml"
-    return [*notes, f"cd {name}", f"{run} --dry-run", run]
+    return notes, [f"{run} --dry-run", run]
 
 
 def _drawn(root: Path, template: str) -> tuple[Policy, list[dict[str, Any]]]:

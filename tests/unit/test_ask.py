@@ -145,3 +145,12 @@ def test_the_command_prints_json_and_exits_with_2_on_bad_input(picture: Path) ->
     assert json.loads(done.stdout)["answer"] in ("Yes", "No")
     wrong = runner.invoke(app, ["ask", TINY, "x", "--target", "both"])
     assert wrong.exit_code == 2 and "--target both: must be cot or answer" in wrong.output
+
+
+def test_the_command_tells_all_faults_of_its_options_at_once(tmp_path: Path) -> None:
+    none = str(tmp_path / "none")
+    words = ["ask", TINY, "x", "--target", "both", "--image", none, "--policy", f"{none}.md"]
+    wrong = CliRunner().invoke(app, words)
+    first, second, third = wrong.stderr.splitlines()
+    assert wrong.exit_code == 2 and "--target both" in first
+    assert f"--image {none}: no such file" in second and f"{none}.md: cannot be read" in third

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from safetensors import safe_open
+from typer.testing import CliRunner
 
 from datasets_builders.guardrail.builder import build
 from tests.fake_run import fake_run
+from trimpi.cli import app
 from trimpi.errors import UserError
 from trimpi.export.data import export_data
 from trimpi.export.model import export_model
@@ -192,3 +194,14 @@ def test_wrong_models_leave_nothing(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no run\.json"):
         export_model(tmp_path, out, arm="trimpi")
     assert not out.exists()
+
+
+def test_the_command_tells_all_faults_at_once(data: DataFolder, tmp_path: Path) -> None:
+    words = ["export", "data", str(data.root), "--output", str(tmp_path / "out")]
+    wrong = CliRunner().invoke(app, [*words, "--split", "nope", "--format", "csv", "--target", "x"])
+    assert wrong.exit_code == 2 and not (tmp_path / "out").exists()
+    starts = ["--format csv: must be", "--target x: must be", "--split nope: no such split"]
+    lines = wrong.stderr.splitlines()
+    assert [line.startswith(f"error: {s}") for line, s in zip(lines, starts, strict=True)] == [
+        True
+    ] * 3

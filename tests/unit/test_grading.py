@@ -2,7 +2,8 @@
 
 import pytest
 
-from trimpi.grading import exact_answer, format_score
+from trimpi.errors import UserError
+from trimpi.grading import checked_scores, exact_answer, format_score
 from trimpi.sample import Completion, Sample
 
 SAMPLE = Sample("s", (), "q", None, "Case 1")
@@ -29,3 +30,11 @@ def test_exact_answer(text: str, value: float) -> None:
 def test_format() -> None:
     assert format_score(Completion("s", r"<think> x </think> \boxed{1}")) == 1.0
     assert format_score(Completion("s", r"\boxed{1}")) == 0.0
+
+
+def test_a_grader_that_exits_stops_nothing_silently() -> None:
+    def leaves(sample: Sample, completion: Completion) -> float:
+        raise SystemExit(0)
+
+    with pytest.raises(UserError, match="row 's': failed with SystemExit"):
+        checked_scores(leaves, [SAMPLE], [Completion("s", "x")])  # type: ignore[arg-type]

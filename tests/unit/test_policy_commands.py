@@ -260,3 +260,9 @@ def test_a_diff_of_policies_without_checkable_rules_and_of_none(folder: Path) ->
     bad = written(folder, "---\nname: 7\n---\n![](none.png)\n", "bad.md")
     result = call("diff", bad, folder / "absent.md")
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 3
+
+
+def test_a_mistyped_key_is_told_once(folder: Path) -> None:
+    head = HEAD.replace("---\n", "---\nversoin: 2\n", 1)
+    code, lines, _ = lint(folder, head + "- **R1.** If item is knife, the response is `block`.\n")
+    assert code != 0 and sum("versoin" in line for line in lines) == 1

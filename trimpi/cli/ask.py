@@ -28,15 +28,25 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Put one request to a model, with or without a policy in its prompt."""
-    from trimpi.ask import answer, read_policy, to_json
+    from trimpi.ask import answer, image_fault, read_policy, to_json
 
+    problems = []
     if target not in ("cot", "answer"):
-        raise UserError(f"--target {target}: must be cot or answer")
+        problems.append(f"--target {target}: must be cot or answer")
+    problems += [fault for file in image or [] if (fault := image_fault(file))]
+    shown = None
+    if policy is not None:
+        try:
+            shown = read_policy(policy)
+        except UserError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise UserError.join(problems)
     said = answer(
         model,
         sys.stdin.read() if query == "-" else query,
         image or [],
-        None if policy is None else read_policy(policy),
+        shown,
         target="cot" if target == "cot" else "answer",
         arm=arm,
         seed=seed,

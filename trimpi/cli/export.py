@@ -20,8 +20,9 @@ def export_data_folder(
     target: Annotated[str, typer.Option(help="cot or answer.")] = "cot",
 ) -> None:
     """Write a data folder as JSONL and pictures for another trainer, with a card for the hub."""
-    from trimpi.export.data import export_data
+    from trimpi.export.data import export_data, unknown_splits
     from trimpi.export.formats import FORMATS
+    from trimpi.sample import DataFolder
 
     problems = [
         f"--{name} {value}: must be one of {', '.join(known)}"
@@ -32,6 +33,10 @@ def export_data_folder(
         )
         if value not in known
     ]
+    try:
+        problems += unknown_splits(DataFolder(folder), split or ())
+    except UserError as error:
+        problems += str(error).splitlines()
     if problems:
         raise UserError.join(problems)
     counts = export_data(folder, output, form, splits=split or (), policy=policy, target=target)  # type: ignore[arg-type]

@@ -42,11 +42,8 @@ def export_data(
     """
     data = DataFolder(folder)
     chosen = list(splits) or list(data.splits)
-    unknown = [name for name in chosen if name not in data.splits]
-    if unknown:
-        raise UserError.join(
-            [f"--split {n}: no such split; {did_you_mean(n, data.splits)}" for n in unknown]
-        )
+    if problems := unknown_splits(data, chosen):
+        raise UserError.join(problems)
     rows = {name: data.read(name) for name in chosen}
     supervised = {name: _supervised(name, samples, target) for name, samples in rows.items()}
     with staged(out) as root:
@@ -61,6 +58,15 @@ def export_data(
         card = data_card(data, kind, counts, supervised, policy, target, licences.is_file())
         (root / "README.md").write_text(card, encoding="utf-8")
     return counts
+
+
+def unknown_splits(data: DataFolder, splits: Sequence[str]) -> list[str]:
+    """A line for each split that the folder does not have."""
+    return [
+        f"--split {name}: no such split; {did_you_mean(name, data.splits)}"
+        for name in splits
+        if name not in data.splits
+    ]
 
 
 def _supervised(split: str, samples: Sequence[Sample], target: Target) -> bool:

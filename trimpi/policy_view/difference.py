@@ -92,13 +92,17 @@ def _outside(documents: list[Document], changed: bool) -> Iterator[str]:
             yield "  other pictures"
 
 
+def _or_none(value: object) -> str:
+    return "(none)" if value is None else harmless(str(value))
+
+
 def _front(before: Policy, after: Policy) -> Iterator[str]:
     for key in ("name", "task", "order"):
         old, new = (
             policy.name if key == "name" else policy.metadata.get(key) for policy in (before, after)
         )
         if old != new:
-            yield f"{key}: {old} -> {new}"
+            yield f"{key}: {_or_none(old)} -> {_or_none(new)}"
     old_set, new_set = (RuleSet.from_metadata(p.metadata) for p in (before, after))
     for name in {**old_set.attributes, **new_set.attributes}:
         was, becomes = old_set.attributes.get(name), new_set.attributes.get(name)

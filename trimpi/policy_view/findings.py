@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from trimpi.control_tokens import control_tokens, held
 from trimpi.policy_file import KEYS, Document, located
+from trimpi.recipe_rules import did_you_mean
 from trimpi.rules.rule_set import RuleSet
 from trimpi.rules.text import IMAGE, without_code
 
@@ -74,7 +75,8 @@ def length_findings(total: int, request: int, context: int | None, model: str) -
 
 def _front(document: Document) -> Iterator[Finding]:
     for key in document.front:
-        if key not in KEYS:
+        # One that is near a known key is a fault already.
+        if key not in KEYS and not did_you_mean(str(key), KEYS).startswith("did you mean"):
             line = document.key_lines.get(str(key), 1)
             known = ", ".join(KEYS)
             yield Finding("warning", line, f"{key}: key is not used; known: {known}")

@@ -151,3 +151,11 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "shop").iterdir()] == ["mine.txt"]
     result = call("init", tmp_path / "a b")
     assert result.exit_code == 2 and "'a b': must begin with a letter or digit" in result.stderr
+
+
+def test_the_way_there_is_told_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("init", "my desks/shop")
+    assert result.exit_code == 0 and "  cd 'my desks/shop'\n" in result.stdout

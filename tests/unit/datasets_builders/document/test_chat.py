@@ -111,6 +111,10 @@ def test_prompt_and_completion_as_texts_and_as_turns() -> None:
             "turn 1 has a picture beyond the 1 of the column images; add it there",
         ),
         (turns(("user", [{"type": "video"}]), ("assistant", "no")), "found 'video'"),
+        (
+            turns(("user", "Which?"), ("assistant", [{"type": "image"}])),
+            "the assistant's answer holds a picture; answers are texts, take it out",
+        ),
         (turns(("assistant", "no")), "has no turn before the answer; put the request there"),
         ({"messages": "text"}, "messages must be a list of turns {role, content}"),
         ({"prompt": 3, "completion": "x"}, "prompt must be a text or a list of turns, found int"),

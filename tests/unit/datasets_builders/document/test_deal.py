@@ -81,3 +81,7 @@ def test_what_is_wrong() -> None:
     bare = rows(2, split="train_cot", rationale=None) + rows(4, split="train")[2:]
     (problem,) = dealt(bare)[1].problems
     assert problem.startswith("train_cot: 2 rows have no rationale (a:0, a:1); give them one")
+
+
+def test_without_rows_nothing_is_said_of_splits() -> None:
+    assert dealt([])[1].problems == []

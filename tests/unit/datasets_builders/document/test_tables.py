@@ -120,6 +120,15 @@ def test_faults_of_json(tmp_path: Path) -> None:
     assert faults(file)[0].endswith("name a file of one object a line .jsonl")
 
 
+def test_a_key_that_stands_in_a_row_twice(tmp_path: Path) -> None:
+    rows = '{"query": "a", "query": "b"}'
+    (tmp_path / "a.jsonl").write_text(rows + "\n")
+    (tmp_path / "a.json").write_text(f"[{rows}]")
+    for name in ("a.jsonl:1", "a.json"):
+        (told,) = faults(tmp_path / name.removesuffix(":1"))
+        assert told.startswith(f"{tmp_path / name}: not JSON (key 'query' stands there twice)")
+
+
 def test_a_file_that_is_not_there_or_of_another_kind(tmp_path: Path) -> None:
     assert faults(tmp_path / "no.csv") == [
         f"{tmp_path / 'no.csv'}: no such file or folder; check the path"
