@@ -16,10 +16,10 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
-from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, StageConfig
+from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import bind_problems, resolve_callable
-from trimpi.row_checks import check_rows
+from trimpi.row_checks import check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
 from trimpi.trainer_fields import rl_conflicts, trainer_problems
@@ -94,15 +94,20 @@ def check_recipe(
     _check_diagnose(recipe, found)
     model = _check_model(recipe, estimates, found)
     data = _check_data(recipe.data, "data", run / "data", found, overwrite)
-    if (skills := recipe.evaluation.skills) is not None:
-        _check_data(skills, "evaluation.skills", run / "skills", found, overwrite)
+    if (config := recipe.evaluation.skills) is not None:
+        _check_data(config, "evaluation.skills", run / "skills", found, overwrite)
+    if recipe.replay is not None:
+        replay = _check_data(recipe.replay, "replay", run / "replay", found, overwrite)
+        if replay is not None:
+            with found.noting():
+                check_replay(recipe, replay, data, _built(recipe.evaluation.skills, run / "skills"))
     _check_evaluation(recipe, found)
-    found.problems += trainer_problems(recipe.stages)
-    for name, stage in recipe.stages.items():
+    found.problems += trainer_problems(recipe.trained)
+    for name, stage in recipe.trained.items():
         if isinstance(stage, RlConfig):
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
     _check_quantization(recipe, estimates, found)
-    for name, stage in recipe.stages.items():
+    for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
             texts = _text_rows(found.rows.get("data"), stage, f"stages.{name}.texts")
@@ -120,7 +125,8 @@ def check_recipe(
     if estimates and model is not None and data is not None and not found.problems:
         with found.noting():
             check = resolve_callable("trimpi.context:check_context", "model")
-            check(recipe, model, data, _skills_folder(recipe, run))
+            skills = _built(recipe.evaluation.skills, run / "skills")
+            check(recipe, model, data, skills, _built(recipe.replay, run / "replay"))
     return found
 
 
@@ -154,7 +160,7 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
     kind = recipe.model.quantization
     if kind == "none":
         return
-    for name, stage in recipe.stages.items():
+    for name, stage in recipe.trained.items():
         if stage.lora is None:
             found.problems.append(
                 f"stages.{name}.lora: model.quantization {kind} freezes the weights; give the "
@@ -248,7 +254,7 @@ def _rows(splits: Mapping[str, int] | None, split: str, key: str) -> int | None:
     return splits[split]
 
 
-def _text_rows(splits: Mapping[str, int] | None, stage: StageConfig, key: str) -> int:
+def _text_rows(splits: Mapping[str, int] | None, stage: TrainingConfig, key: str) -> int:
     if not isinstance(stage, CptConfig) or stage.texts is None:
         return 0
     try:
@@ -285,7 +291,7 @@ def _estimate(
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
-    asked = {stage.split for stage in recipe.stages.values()} | {recipe.evaluation.split}
+    asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
     for split in sorted(asked & set(data.splits)):
         samples = data.read(split)
         step = max(1, len(samples) // LOOKED_AT)
@@ -294,7 +300,7 @@ def _estimate(
         )
     plans = []
     for plan in found.stages:
-        stage = recipe.stages[plan.name]
+        stage = recipe.trained[plan.name]
         training, generation = longest_sequence(stage, found.lengths[stage.split])
         if isinstance(stage, CptConfig) and stage.texts in data.splits:
             texts = (text_budget(processor, row).total for row in data.read(stage.texts))
@@ -314,7 +320,7 @@ def _check_preview(recipe: Recipe, preview: DataFolder, grader: Grader | None) -
     """Whether the grader knows the answers that the builder gives."""
     if grader is None:
         return
-    asked = {stage.split for stage in recipe.stages.values()} | {recipe.evaluation.split}
+    asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
     problems = []
     for split in sorted(asked & set(preview.splits)):
         problems += check_labels(grader, preview.read(split), f"data: {split}.jsonl")
@@ -323,11 +329,11 @@ def _check_preview(recipe: Recipe, preview: DataFolder, grader: Grader | None) -
         raise UserError.join([*problems[:20], *more])
 
 
-def _skills_folder(recipe: Recipe, run: Path) -> DataFolder | None:
-    config = recipe.evaluation.skills
+def _built(config: DataConfig | None, folder: Path) -> DataFolder | None:
+    """The data of a section where they are there already."""
     if config is None:
         return None
-    folder = Path(config.folder) if config.folder else run / "skills"
+    folder = Path(config.folder) if config.folder else folder
     return DataFolder(folder) if (folder / "card.json").is_file() else None
 
 

@@ -5,24 +5,27 @@ from dataclasses import dataclass
 
 from trimpi.errors import UserError
 from trimpi.group_layout import aware_in_group, period
-from trimpi.recipe import CptConfig, RlConfig, StageConfig, SupervisedConfig
+from trimpi.recipe import CptConfig, RlConfig, SupervisedConfig, TrainingConfig
+from trimpi.replay import general_count
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Optimizer updates of a stage; `arithmetic` is the derivation in words.
 
-    `accumulation` counts forward and backward passes of a device per update.
+    `accumulation` counts forward and backward passes of a device per update, `general` the
+    general examples of an epoch.
     """
 
     rows: int
     updates: int
     accumulation: int
     arithmetic: str
+    general: int = 0
 
 
 def plan_schedule(
-    config: StageConfig, rows: int, devices: int, key: str = "stage", texts: int = 0
+    config: TrainingConfig, rows: int, devices: int, key: str = "stage", texts: int = 0
 ) -> Schedule:
     """Derive the numbers of a stage from `rows` of its split.
 
@@ -45,7 +48,7 @@ def plan_schedule(
             f"{key}: a batch of {config.batch_size} is not a multiple of micro_batch_size "
             f"{config.micro_batch_size} x {devices} devices; change one of them"
         )
-    accumulation = config.batch_size // share
+    accumulation, general = config.batch_size // share, 0
     if isinstance(config, RlConfig):
         updates, text = _rollouts(config, rows, devices, key)
         unit = "completions"
@@ -54,7 +57,13 @@ def plan_schedule(
         if isinstance(config, CptConfig) and config.texts is not None:
             seen += texts * config.texts_epochs
             times = f" x {config.texts_epochs}" if config.texts_epochs > 1 else ""
-            what = f"({rows} rows + {texts} texts{times})"
+            what += f" + {texts} texts{times}"
+        if config.replay_ratio:
+            general = general_count(seen, config.replay_ratio)
+            seen += general
+            what += f" + {general} general"
+        if seen > rows:
+            what = f"({what})"
         passes = math.ceil(seen / share)
         per_epoch = math.ceil(passes / accumulation)
         updates = max(1, math.ceil(per_epoch * config.epochs))
@@ -66,6 +75,7 @@ def plan_schedule(
         rows=rows,
         updates=updates,
         accumulation=accumulation,
+        general=general,
         arithmetic=(
             f"{text} = {updates} updates of {config.batch_size} {unit} "
             f"({config.micro_batch_size} per pass x {_count(accumulation, 'pass', 'passes')} x "

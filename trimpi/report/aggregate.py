@@ -276,7 +276,7 @@ def _training(run: Run) -> dict[str, Any]:
         ]
         result[name] = {
             "kind": stages[0].kind,
-            "steps": max(int(row.get("step", 0)) for s in stages for row in s.steps),
+            "steps": max((int(row.get("step", 0)) for s in stages for row in s.steps), default=0),
             "seeds": [stage.seed for stage in stages],
             "finished": all(bool(stage.record) for stage in stages),
             "seconds": mean_and_spread(seconds)[0] if seconds else None,
@@ -289,6 +289,7 @@ def _training(run: Run) -> dict[str, Any]:
             ),
             "verified": [v for s in stages if (v := s.record.get("verified"))],
             "preflight": {str(s.seed): s.preflight for s in stages if s.preflight},
+            **_controls(stages),
             "curves": {},
         }
     charts = panels(run)
@@ -298,6 +299,15 @@ def _training(run: Run) -> dict[str, Any]:
             curve.name: {"first": curve.ends[0], "last": curve.ends[1]} for curve in panel.curves
         }
     return result
+
+
+def _controls(stages: Sequence[Stage]) -> dict[str, Any]:
+    """What stages did against forgetting, by seed: replay, instances kept, an interpolation."""
+    found = {}
+    for key in ("replay", "instances", "distance"):
+        if by_seed := {str(s.seed): s.record[key] for s in stages if s.record.get(key) is not None}:
+            found[key] = by_seed
+    return found
 
 
 def _first(arm: Arm, setting: str) -> Evaluation | None:
