@@ -249,7 +249,8 @@ from trimpi.stages.instance_filter import kept_rows
 state, out, data = PartialState(cpu=True), Path(sys.argv[1]), DataFolder(Path(sys.argv[2]))
 samples = data.read("train")
 script = Scripted({f"train-{i}": "free" for i in range(0, 70, 7)}, samples)
-rows = kept_rows(rl_config(instance_filter="free_only"), samples, data, script, script.grade, 0, out)
+config = rl_config(instance_filter="free_only")
+rows = kept_rows(config, samples, data, script, script.grade, 0, out)
 (out / f"rank-{state.process_index}").write_text(json.dumps([rows, len(script.calls)]))
 """
 
