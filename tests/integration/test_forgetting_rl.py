@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -241,27 +242,47 @@ PROCESS = """
 import json, sys
 from pathlib import Path
 from accelerate import PartialState
-from tests.integration.test_forgetting_rl import RIGHT, Scripted
-from tests.rl_cases import rl_config
+from trimpi.generate import Generated
+from trimpi.recipe import RlConfig
 from trimpi.sample import DataFolder
 from trimpi.stages.instance_filter import kept_rows
+from trimpi.stages.rewards import Graded
 
-state, out, data = PartialState(cpu=True), Path(sys.argv[1]), DataFolder(Path(sys.argv[2]))
+calls, state, out = [], PartialState(cpu=True), Path(sys.argv[1])
+data = DataFolder(Path(sys.argv[2]))
 samples = data.read("train")
-script = Scripted({f"train-{i}": "free" for i in range(0, 70, 7)}, samples)
-config = rl_config(instance_filter="free_only")
-rows = kept_rows(config, samples, data, script, script.grade, 0, out)
-(out / f"rank-{state.process_index}").write_text(json.dumps([rows, len(script.calls)]))
+
+def generate(prompts, **kwargs):
+    calls.append(len(prompts))
+    return [Generated("", 1, False) for _ in prompts]
+
+def grade(sample, completion):
+    value = float(int(sample.id.removeprefix("train-")) % 7 == 0)
+    return Graded(value, value, 1.0, completion)
+
+config = RlConfig(instance_filter="free_only", filter_rollouts=2, prompts_per_step=2)
+rows = kept_rows(config, samples, data, generate, grade, 0, out)
+(out / f"rank-{state.process_index}").write_text(json.dumps([rows, calls]))
 """
 
 
 def test_two_processes_keep_the_same_rows(tmp_path: Path) -> None:
     """Each tries a share of the three blocks; both go on with what all of them found."""
     data = small_data(tmp_path / "data", rows=70)
-    (script := tmp_path / "process.py").write_text(PROCESS)
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(script), str(tmp_path), str(data.root)]
-    subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    root, port = Path(__file__).resolve().parents[2], free_port()
+    shared = {**os.environ, "PYTHONPATH": str(root), "WORLD_SIZE": "2"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", PROCESS, str(tmp_path), str(data.root)]
+    started = [
+        subprocess.Popen(command, env={**shared, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
     ranks = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1)]
-    assert ranks == [[list(range(0, 70, 7)), 2], [list(range(0, 70, 7)), 1]]
+    assert ranks == [[list(range(0, 70, 7)), [64, 12]], [list(range(0, 70, 7)), [64]]]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
