@@ -16,8 +16,9 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
-from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, TrainingConfig
+from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
+from trimpi.replay import read_general, target_of
 from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.row_checks import check_replay, check_rows
 from trimpi.sample import DataFolder
@@ -121,7 +122,8 @@ def check_recipe(
             check_rows(recipe, data, pictures, grader)
     if estimates and model is not None and not found.problems:
         with found.noting():
-            _estimate(recipe, model, data, grader, found)
+            replay = _built(recipe.replay, run / "replay")
+            _estimate(recipe, model, data, replay, grader, found)
     if estimates and model is not None and data is not None and not found.problems:
         with found.noting():
             check = resolve_callable("trimpi.context:check_context", "model")
@@ -275,10 +277,15 @@ def _check_evaluation(recipe: Recipe, found: Findings) -> None:
 
 
 def _estimate(
-    recipe: Recipe, model: Path, data: DataFolder | None, grader: Grader | None, found: Findings
+    recipe: Recipe,
+    model: Path,
+    data: DataFolder | None,
+    replay: DataFolder | None,
+    grader: Grader | None,
+    found: Findings,
 ) -> None:
-    """Fill in tokens and memory."""
-    from trimpi.budget import text_budget
+    """Fill in tokens and memory; general examples count where they are built already."""
+    from trimpi.budget import text_budget, token_budget
     from trimpi.token_estimate import longest_sequence, measure
 
     if data is None:
@@ -287,7 +294,7 @@ def _estimate(
             if preview is not None:
                 with found.noting():
                     _check_preview(recipe, preview, grader)
-                _estimate(recipe, model, preview, grader, found)
+                _estimate(recipe, model, preview, replay, grader, found)
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
@@ -298,6 +305,10 @@ def _estimate(
         found.lengths[split] = measure(
             processor, data, samples[::step][:LOOKED_AT], f"{data.root / split}.jsonl: "
         )
+    general = 0
+    if replay is not None:
+        shown = ((row, replay.policy_of(row), target_of(row)) for row in read_general(replay))
+        general = max(token_budget(processor, *row).total for row in shown)
     plans = []
     for plan in found.stages:
         stage = recipe.trained[plan.name]
@@ -305,6 +316,8 @@ def _estimate(
         if isinstance(stage, CptConfig) and stage.texts in data.splits:
             texts = (text_budget(processor, row).total for row in data.read(stage.texts))
             training = max(training, *texts)
+        if isinstance(stage, SupervisedConfig) and stage.replay_ratio:
+            training = max(training, general)
         if size.context is not None and max(training, generation) > size.context:
             found.problems.append(
                 f"stages.{plan.name}: a row of split {stage.split!r} takes "
