@@ -47,7 +47,9 @@ def _over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             key: sum(s[key] for s in summaries)
             for key in ("rows", "unscored", "unreadable", "no_reasoning")
         },
-        "histogram": [sum(counts) for counts in zip(*(s["histogram"] for s in summaries))],
+        "histogram": [
+            sum(counts) for counts in zip(*(s["histogram"] for s in summaries), strict=True)
+        ],
         "parts": _means([s["parts"] for s in summaries]),
         "by_policy": _means(
             [{n: p["value"] for n, p in s["by_policy"].items()} for s in summaries]

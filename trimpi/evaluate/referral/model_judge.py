@@ -1,6 +1,6 @@
 """A model as judge: asked through the prompt of `prompt.txt`, its answers kept as they arrive.
 
-judgements.jsonl   {"id", "key", "text", "truncated"}, appended; `key` is a digest of model and prompt
+judgements.jsonl   {"id", "key", "text", "truncated"}, appended; `key` digests model and prompt
 """
 
 import json

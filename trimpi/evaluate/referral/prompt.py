@@ -12,7 +12,7 @@ from trimpi.sample import Completion, Sample
 
 _SLOT = re.compile(r"\{(policy|request|reasoning)\}")
 _MARK = re.compile(r"<(/?)(policy|request|reasoning)>", re.IGNORECASE)
-_SCORE = re.compile(r"Score: (\d{1,2})")
+_SCORE = re.compile(r"Score: ([0-9]{1,2})")
 
 
 @cache

@@ -16,7 +16,7 @@ from trimpi import __version__
 from trimpi.errors import UserError
 from trimpi.evaluate.referral.agreement import agreement, nearest
 from trimpi.evaluate.referral.exact import ExactJudge
-from trimpi.evaluate.referral.judgement import NO_REASONING, TOP, Judge, Judgement, at_once
+from trimpi.evaluate.referral.judgement import NO_REASONING, TOP, Judgement, at_once
 from trimpi.evaluate.referral.make import make_judge
 from trimpi.evaluate.referral.model_judge import ModelJudge, answers_of
 from trimpi.evaluate.referral.prompt import read_score
@@ -204,8 +204,13 @@ def _write(
     by_model = identity["judge"]["judge"] != "exact"
     scores = []
     for (sample, policy, completion), found in zip(rows, judgements, strict=True):
-        row = {"id": sample.id, "score": found.score, "note": found.note}
-        row |= {"parts": dict(found.parts), "unreadable": found.unreadable}
+        row: dict[str, Any] = {
+            "id": sample.id,
+            "score": found.score,
+            "note": found.note,
+            "parts": dict(found.parts),
+            "unreadable": found.unreadable,
+        }
         if by_model and policy is not None:
             row["exact"] = ExactJudge().judge(sample, policy, completion).score
         scores.append(row)

@@ -21,23 +21,25 @@ LONGEST = 400
 """Words of a piece that are compared: a model in a loop writes more."""
 
 _ARTICLES = frozenset(("a", "an", "the", "any"))
-_GLUE = frozenset(
-    "am is are was were be been being it its this that these those there here then so thus hence"
-    " therefore we i you he she they one as for of in on at by to with from into if whether when"
-    " where which who what say says said state states stated ask asks asked read reads require"
-    " requires apply applies according per since because means mean has have do does did will"
-    " would shall also first next now please".split()
-)
+_GLUE = frozenset((
+    "am", "is", "are", "was", "were", "be", "been", "being", "it", "its", "this", "that", "these",
+    "those", "there", "here", "then", "so", "thus", "hence", "therefore", "we", "i", "you", "he",
+    "she", "they", "one", "as", "for", "of", "in", "on", "at", "by", "to", "with", "from", "into",
+    "if", "whether", "when", "where", "which", "who", "what", "say", "says", "said", "state",
+    "states", "stated", "ask", "asks", "asked", "read", "reads", "require", "requires", "apply",
+    "applies", "according", "per", "since", "because", "means", "mean", "has", "have", "do",
+    "does", "did", "will", "would", "shall", "also", "first", "next", "now", "please",
+))  # fmt: skip
 """Words that may differ in a quotation."""
 _EDGES = _GLUE | {"and", "but", "or"}
-_NEGATIONS = frozenset("not no never without neither nor none unless except".split())
+_NEGATIONS = frozenset((
+    "not", "no", "never", "without", "neither", "nor", "none", "unless", "except",
+))  # fmt: skip
 _NUMBERS = {
-    name: str(number)
-    for number, name in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve".split()
-    )
-    if name != "one"  # more often a pronoun
-}
+    "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
+    "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12",
+}  # fmt: skip
+"""Without "one", which is more often a pronoun."""
 
 _CUT = "\x1f"
 _VERDICT = re.compile(r":\s*(?:yes|no)\b\s*[.,;]?", re.IGNORECASE)
@@ -150,8 +152,8 @@ class Wording:
 
 
 def _difference(piece: Words, stretch: Words) -> str:
-    for kind, a, b, c, d in Levenshtein.opcodes(piece, stretch).as_list():
-        said, meant = piece[a:b], stretch[c:d]
+    for kind, a, b, c, d in Levenshtein.opcodes(piece, stretch):
+        said, meant = piece[int(a) : int(b)], stretch[int(c) : int(d)]
         # what is missing at an end is left out, not changed
         at_end = a == 0 or b == len(piece)
         if at_end and set(said) <= _EDGES and not _NEGATIONS & set(meant):
