@@ -1,6 +1,7 @@
 """Models as judges and the setting: prompt, strict reading, faults, resuming, regrading."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -70,10 +71,15 @@ def endpoint(**args: Any) -> Recipe:
     return recipe_of(judge="endpoint", args=args)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, clevr: DataFolder) -> Path:
+    return evaluate(tmp_path_factory.mktemp("once"), clevr, recipe_of(), Skill(0.8))
+
+
 @pytest.fixture
-def evaluated(tmp_path: Path, clevr: DataFolder) -> Path:
-    """An evaluation whose no_policy is done: 16 rows, most walks right, all of them different."""
-    return evaluate(tmp_path, clevr, recipe_of(), Skill(0.8))
+def evaluated(once: Path, tmp_path: Path) -> Path:
+    """An evaluation judged by the exact judge: 16 rows, most walks right."""
+    return Path(shutil.copytree(once, tmp_path / "eval"))
 
 
 def evaluate(tmp_path: Path, data: DataFolder, recipe: Recipe, skill: Skill) -> Path:
