@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from trimpi.evaluate.referral.wording import Piece, Wording, pieces
+from trimpi.evaluate.referral.wording import LIKE_A_RULE, Piece, Wording, pieces
 from trimpi.policy import Policy
 
+CLOSE = 0.75
+"""From this share of like words on, a piece is taken for the wording of another rule."""
 UNITS = ("rule", "condition", "clause", "section", "article")
 _NUMBER = r"\d{1,3}(?:\.\d{1,3}){0,15}"  # bounded: a model in a loop writes thousands of digits
 _AFTER = r"(?![\w]|[.-]\d)"
@@ -85,15 +87,22 @@ class Rules:
                 return Citation(id, True, False, verdict.fault)
             if verdict.right:
                 right = True
-            elif other := self._of_another(id, piece):
-                return Citation(id, True, False, f"has the text of {other}")
+            elif other := self._worded_as(id, piece):
+                return Citation(id, True, False, f"has words of {other}, not its own")
         return Citation(id, True, right, "" if right else "is named without its content")
 
-    def _of_another(self, id: str, piece: Piece) -> str:
-        """The rule whose text a piece is, four words of it at least; "" where it is of none."""
-        if len(piece.words) < 4 or piece.remark:
+    def _worded_as(self, id: str, piece: Piece) -> str:
+        """The other rule whose wording a piece that is not of this rule has; "" without one."""
+        if len(piece.words) < LIKE_A_RULE or piece.remark:
             return ""
-        return next((o for o, w in self._wordings.items() if o != id and w.holds(piece.words)), "")
+        return next(
+            (
+                o
+                for o, w in self._wordings.items()
+                if o != id and w.nearest(piece.words)[0] >= CLOSE
+            ),
+            "",
+        )
 
     def _passages(self, text: str) -> Iterator[tuple[tuple[str, ...], str]]:
         current: tuple[str, ...] = ()

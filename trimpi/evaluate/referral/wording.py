@@ -17,6 +17,8 @@ LIKE = 0.5
 """From this share of like words on, a piece is meant as a quotation."""
 ENOUGH = 2
 """Words with a meaning that a piece needs to say something of a rule."""
+LIKE_A_RULE = 3
+"""Words from which on a piece can be told for the wording of a rule, whatever they mean."""
 LONGEST = 400
 """Words of a piece that are compared: a model in a loop writes more."""
 
@@ -111,7 +113,8 @@ class Wording:
         self._pieces = [piece.words for piece in pieces(text)]
         whole = tuple(word for piece in self._pieces for word in piece)
         self._stretches = self._pieces + ([whole] if len(self._pieces) > 1 else [])
-        self._meaning = len(set(_meant(whole)))
+        self._vocabulary = set(_meant(whole))
+        self._meaning = len(self._vocabulary)
 
     def holds(self, piece: Words) -> bool:
         """Whether the words stand in the rule, one after the other."""
@@ -120,8 +123,7 @@ class Wording:
     def says(self, piece: Piece) -> Verdict:
         """What a piece says of this rule."""
         words, core = piece.words, _core(piece.words)
-        enough = len(set(_meant(core))) >= min(ENOUGH, self._meaning)
-        if not core or not enough:
+        if not core:
             return Verdict(None)
         found = [(p, at) for p in self._stretches for at in _places(core, p)]
         if found:
@@ -130,15 +132,29 @@ class Wording:
                 _NEGATIONS & set(core)
             ):
                 return Verdict(False, f"{_text(core)!r} leaves out a negation")
-            return Verdict(True)
-        likeness, stretch = self._nearest(words)
-        if likeness < LIKE or piece.remark:
-            return Verdict(None)
+            enough = len(set(_meant(core))) >= min(ENOUGH, self._meaning)
+            return Verdict(
+                True if enough or (len(words) >= LIKE_A_RULE and self.holds(words)) else None
+            )
+        likeness, stretch = self.nearest(words)
+        if likeness < LIKE or piece.remark or len(words) < ENOUGH:
+            return Verdict(True) if self._names(words) else Verdict(None)
         if fault := _difference(words, stretch):
             return Verdict(False, fault)
         return Verdict(True)
 
-    def _nearest(self, piece: Words) -> tuple[float, Words]:
+    def _names(self, words: Words) -> bool:
+        """Whether free words name a stretch of the rule, and of its other words none.
+
+        "makes me look for a small object" names the question "is there a small object?".
+        """
+        own = [at for at, word in enumerate(words) if word in self._vocabulary]
+        if len(own) < ENOUGH or own[-1] - own[0] >= len(own) or _NEGATIONS & set(words):
+            return False
+        named = words[own[0] : own[-1] + 1]
+        return len(set(named)) >= ENOUGH and self.holds(named)
+
+    def nearest(self, piece: Words) -> tuple[float, Words]:
         """The stretch of the rule that is most like the piece, of about its length."""
         best: tuple[float, Words] = (0.0, ())
         for whole in self._stretches:
@@ -159,6 +175,10 @@ def _difference(piece: Words, stretch: Words) -> str:
         if at_end and set(said) <= _EDGES and not _NEGATIONS & set(meant):
             continue
         if kind != "equal" and _meant(said) + _meant(meant):
+            if not meant:
+                return f"adds {_text(said)!r}"
+            if not said:
+                return f"leaves out {_text(meant)!r}"
             return f"says {_text(said)!r} where the policy says {_text(meant)!r}"
     return ""
 
