@@ -169,7 +169,7 @@ PAIRS = [
      2 + 2.5 + 1.5),
     ("in free words", TREE,
      "Condition 1 makes me look for a small object. None can be seen, which brings me on to"
-     " Condition 1.2.\nCondition 1.2 makes me look for a metal object, which brings me Case 3.",
+     " Condition 1.2.\nThen Condition 1.2 makes me look for a metal object. I find one: Case 3.",
      ["1", "1.2"], 10),
     ("in free words, wrong value", TREE,
      "Condition 1 makes me look for a large object, which brings me on to Condition 1.2.\n",

@@ -67,7 +67,7 @@ class Rules:
 
         What is said of a rule goes from its id to the next id that begins a citation; of an id in
         brackets it is the sentence before. An id that one is sent to ("go to Condition 1.2"), or
-        that the rule just cited names itself, belongs to what is said of that rule. All passages
+        on the same line one that the rule just cited names itself, belongs to what is said of that rule. All passages
         about a rule count together: one wrong piece makes its content wrong.
         """
         said: dict[str, list[str]] = {}
@@ -117,6 +117,7 @@ class Rules:
                 continue
             sent = _MOVES.search(before[-24:]) is not None
             own = len(current) == 1 and set(mention.ids) <= self._named.get(current[0], set())
+            own = own and "\n" not in text[start : mention.start]
             heads = after.startswith(":") or (not sent and _begins(before))
             if (sent or own) and not heads:
                 continue
