@@ -125,6 +125,18 @@ def draw(run: Path, seed: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def unseen(rows: Iterator[dict[str, Any]], file: Path | None) -> Iterator[dict[str, Any]]:
+    """Rows whose policy and completion are in no row of `file`, each once; all without a file."""
+    if file is None:
+        yield from rows
+        return
+    seen = {(row["policy"]["name"], row["completion"]) for row in read_rows(file)}
+    for row in rows:
+        if (what := (row["policy"]["name"], row["completion"])) not in seen:
+            seen.add(what)
+            yield row
+
+
 def read(file: Path, data: Path | None) -> list[tuple[str, str, Judged]]:
     """Id, kind and what is judged: of a file of `draw`, or of the folder of a setting."""
     if file.is_dir():
@@ -213,6 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     two = commands.add_parser("draw")
     two.add_argument("run", type=Path)
     two.add_argument("--seed", type=int, default=0)
+    two.add_argument("--new-to", type=Path, help="leave out what these rows hold, and repetitions")
     three = commands.add_parser("agree")
     three.add_argument("rows", type=Path)
     three.add_argument("answers", type=Path)
@@ -223,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     made = (
         prompts(read(args.rows, args.data))
         if args.command == "prompts"
-        else draw(args.run, args.seed)
+        else unseen(draw(args.run, args.seed), args.new_to)
     )
     for row in made:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -67,8 +67,9 @@ class Rules:
 
         What is said of a rule goes from its id to the next id that begins a citation; of an id in
         brackets it is the sentence before. An id that one is sent to ("go to Condition 1.2"), or
-        on the same line one that the rule just cited names itself, belongs to what is said of that rule. All passages
-        about a rule count together: one wrong piece makes its content wrong.
+        on the same line one that the rule just cited names itself, belongs to what is said of
+        that rule. All passages about a rule count together: one wrong piece makes its content
+        wrong.
         """
         said: dict[str, list[str]] = {}
         for ids, passage in self._passages(re.sub(r"[*`]|__", "", reasoning)):
