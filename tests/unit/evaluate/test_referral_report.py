@@ -37,11 +37,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    for seed, chain, skill in ((0, [], Skill(0.0)), (0, ["sft"], Skill(1.0)), (1, ["sft"], Skill(1.0))):  # fmt: skip
+    models: list[tuple[int, list[str], float]] = [
+        (0, [], 0.0),
+        (0, ["sft"], 1.0),
+        (1, ["sft"], 1.0),
+    ]
+    for seed, chain, walk in models:
         model = folder / "models" / f"{seed}-{len(chain)}"
         write_json(model / "config.json", {"seed": seed})
         output = eval_folder(folder, seed, tuple(chain))
-        generator = Scripted(pretend(skill, data, None, seed))
+        generator = Scripted(pretend(Skill(walk), data, None, seed))
         evaluate_model(model, recipe, data, None, output, grade, seed, generator=generator)
     write_report(folder)
     return folder
@@ -118,7 +123,8 @@ def script(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_the_recorded_agreement_is_reproduced(capsys: pytest.CaptureFixture[str]) -> None:
     pages = (ROOT / "docs" / "results" / "referral.md").read_text()
-    for name, line in (("", "| first, exact judge as it is | 60 | "), ("_2", "exact judge as it is** | 32 | ")):  # fmt: skip
+    lines = {"": "| first, exact judge as it is | 60 | ", "_2": "exact judge as it is** | 32 | "}
+    for name, line in lines.items():
         rows, answers = (DATA / f"referral_{kind}{name}.jsonl" for kind in ("rows", "answers"))
         said = script(capsys, "agree", rows, answers)
         numbers = next(row for row in said.splitlines() if row.startswith(("| 60 |", "| 32 |")))
