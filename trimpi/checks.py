@@ -274,6 +274,10 @@ def _check_evaluation(recipe: Recipe, found: Findings) -> None:
             with found.noting():
                 split = getattr(evaluation, key)
                 _rows(found.rows.get("data"), split, f"evaluation.{key}")
+    if "referral" in evaluation.settings:
+        with found.noting():
+            make = resolve_callable("trimpi.evaluate.referral.make:make_judge", "evaluation")
+            make(evaluation.referral)
 
 
 def _estimate(

@@ -113,7 +113,7 @@ def _rows(
             yield where, sample, partial(token_budget, processor, sample, policy, target, room)
     asked = recipe.evaluation
     for setting in expand(asked.settings):
-        if setting == "efficiency":
+        if setting in ("efficiency", "referral"):
             continue
         if setting == "skills" and skills is None and asked.skills is not None:
             continue  # a dry run, and they are not built yet

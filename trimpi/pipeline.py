@@ -195,6 +195,7 @@ def _regrade(recipe: Recipe, run: Path, chain: tuple[str, ...], say: Say) -> Non
         raise UserError(f"{run}: no evaluation of {chain_name(chain)} to grade again")
     for folder in folders:
         grade_again(folder, grader, diagnose)
+        resolve_callable("trimpi.evaluate.referral.setting:regrade", "evaluation")(folder)
         say(f"{folder}: graded again")
 
 
@@ -254,7 +255,9 @@ def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[
     left_out = {"skills", "targets", "batch_size"}
     if evaluation.efficiency == EfficiencyConfig():
         left_out.add("efficiency")  # which older runs do not know
+    left_out.add("referral")  # judged after, of completions that do not depend on it
     measured = evaluation.model_dump(mode="json", exclude=left_out)
+    measured["settings"] = [name for name in measured["settings"] if name != "referral"]
     return {**identity_of(task, seed, chain), "evaluation": measured, "skills": task.skills_digest}
 
 
@@ -371,6 +374,11 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
             say(f"{name}: {', '.join(other)} had scores of another grader, graded again")
         else:
             say(f"{name}: done already, skipped")
+        if "referral" in task.recipe.evaluation.settings:
+            judged = resolve_callable("trimpi.evaluate.referral.setting:refer", "evaluation")(
+                folder, task.recipe, DataFolder(task.data)
+            )
+            say(f"{name}: referral by {judged['judge']}, {_referral(judged)}")
         return
     say(f"{name}: starts")
     quiet()
@@ -381,6 +389,12 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     summary = evaluate(model, _asked(task.recipe, chain), data, skills, folder, grader, seed)
     finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
     say(f"{name}: {minutes(time.time() - start)}")
+
+
+def _referral(judged: dict[str, Any]) -> str:
+    mean = judged["score"]["value"]
+    unscored = f", {judged['unscored']} unscored" if judged["unscored"] else ""
+    return ("no scores" if mean is None else f"mean {mean:.2f} of 10") + unscored
 
 
 def alone_in(run: Path) -> AbstractContextManager[None]:

@@ -28,7 +28,9 @@ from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
 from trimpi.resolve import MODULE_NAME
 
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
-Setting = Literal["no_policy", "in_context", "override", "recital", "efficiency", "skills"]
+Setting = Literal[
+    "no_policy", "in_context", "override", "recital", "efficiency", "skills", "referral"
+]
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
 KINDS = ("cpt", "sft", "rl", "interpolate")
@@ -320,6 +322,30 @@ class EfficiencyConfig(Section):
         return value
 
 
+class ReferralConfig(Section):
+    """Who judges, 0 to 10, how faithfully the reasoning of `no_policy` cites the policy."""
+
+    judge: Annotated[str, Field(pattern=rf"^(exact|endpoint|transformers)$|{MODULE_NAME}")] = (
+        "exact"
+    )
+    """`exact` (rules by id), `endpoint`, `transformers`, or `package.module:function` that makes a
+    generator to be asked, or a judge."""
+    args: Mapping[str, Any] = Field(default_factory=dict)
+    """Arguments of what makes the generator, such as `{model: gpt-4.1-mini}`; no secrets."""
+    limit: PositiveInt | None = None
+    """Only the first `limit` completions."""
+    max_new_tokens: PositiveInt = 512
+    """Limit of a model's answer."""
+    pictures: Flag = True
+    """Show a model the pictures of the policy; false for models that take none."""
+
+    @model_validator(mode="after")
+    def _exact_takes_none(self) -> Self:
+        if self.judge == "exact" and self.args:
+            raise ValueError("the exact judge takes no 'args'; drop them, or name another judge")
+        return self
+
+
 class EvaluationConfig(Section):
     """What is measured on the base model and on the model of every arm."""
 
@@ -337,6 +363,7 @@ class EvaluationConfig(Section):
     skills: DataConfig | None = None
     """Policy-free tasks for the forgetting number; needed by the setting `skills`."""
     efficiency: EfficiencyConfig = EfficiencyConfig()
+    referral: ReferralConfig = ReferralConfig()
     diagnose: ModuleName | None = None
     """`package.module:function` that finds the first error of a chain of thought."""
 
@@ -344,6 +371,15 @@ class EvaluationConfig(Section):
     def _skills_given(self) -> Self:
         if "skills" in self.settings and self.skills is None:
             raise ValueError("the setting 'skills' needs the key 'skills' (builder or folder)")
+        return self
+
+    @model_validator(mode="after")
+    def _completions_to_judge(self) -> Self:
+        if "referral" in self.settings and "no_policy" not in self.settings:
+            raise ValueError(
+                "the setting 'referral' judges the completions of 'no_policy'; add that to"
+                " 'settings'"
+            )
         return self
 
 

@@ -11,6 +11,7 @@ from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.prompt import form_fault, text_fault
 from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig, TrainingConfig
 from trimpi.replay import check_general, refuse_measured
+from trimpi.resolve import resolve_callable
 from trimpi.sample import DataFolder, Sample
 
 
@@ -75,6 +76,9 @@ def check_rows(
         for policy, place in used.items():
             faults = list(_picture_faults(data.policies[policy].images, opened))
             problems += [f"{place}: {fault}" for fault in faults]
+    if not problems:  # else some rows cannot be read
+        check = resolve_callable("trimpi.evaluate.referral.setting:referral_problems", "evaluation")
+        problems = check(recipe, data)
     if problems:
         raise UserError.join(list(dict.fromkeys(problems)))
 

@@ -15,6 +15,7 @@ from trimpi.report.curves import panels
 from trimpi.report.interference import interference
 from trimpi.report.load import Arm, Evaluation, Run, Stage
 from trimpi.report.paired import by_row, over
+from trimpi.report.referral import referral
 from trimpi.runs import chain_name
 
 RECITAL = ("recital", "recital_in_context")
@@ -29,6 +30,7 @@ def summarize(run: Run) -> dict[str, Any]:
     in the order of the policy, where rows name rules), `coverage` (of rules by the data),
     `changed_over` (the headline arm against each other arm on changed and on unchanged rows),
     `costs` (by arm), `break_even` (of the headline arm), `interference` (of policies),
+    `referral` (by model),
     `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
@@ -56,6 +58,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "costs": costs(run),
         "break_even": None,
         "interference": interference(run, models),
+        "referral": referral(run),
         "training": _training(run),
         "versions": run.record.get("versions", {}),
         "seconds": run.record.get("seconds"),
