@@ -1,4 +1,4 @@
-"""`trimpi eval`: an arm of a run, or benchmarks on any model."""
+"""`trimpi eval` and `compare`: an arm of a run, or benchmarks on any model; before and after."""
 
 from pathlib import Path
 from typing import Annotated
@@ -114,3 +114,36 @@ def evaluate(
     print_report(
         evaluate_arm(recipe, folder, arm or "base", say=say, regrade=regrade, overwrite=overwrite)
     )
+
+
+@command(app)
+def compare(
+    before: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BEFORE", help="Results of a suite or setting, a folder of these, or a run."
+        ),
+    ],
+    after: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[AFTER]...", help="The same of the other model; several: seeds."),
+    ] = None,
+    arm: Annotated[str | None, typer.Option(help="Arm of a run folder, every seed.")] = None,
+    before_arm: Annotated[
+        str | None, typer.Option(help="Arm of the run folder before; default: base.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")
+    ] = None,
+) -> None:
+    """Two models on the same rows: paired difference, interval and verdict; loads no model."""
+    from trimpi.compare import of_paths, print_comparisons
+    from trimpi.runs import write_json
+
+    if json_file is not None and json_file.is_dir():
+        raise UserError(f"--json {json_file}: is a folder; give a file")
+    found = of_paths(before, after or [], arm, before_arm)
+    print_comparisons(found, out)
+    if json_file is not None:
+        write_json(json_file, found)
+        say(f"numbers: {json_file}")

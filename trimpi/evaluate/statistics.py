@@ -50,31 +50,6 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def paired_difference(
-    before: Sequence[float], after: Sequence[float], z: float = Z95
-) -> Interval | None:
-    """Mean of `after - before` on the same rows, scores in [0, 1]; None without rows.
-
-    The interval is the adjusted Wald interval for paired proportions (Bonett and Price 2012), which
-    keeps a width where no row changed.
-
-    Raises:
-        ValueError: lengths differ.
-    """
-    pairs = list(zip(before, after, strict=True))
-    if not pairs:
-        return None
-    rows = len(pairs)
-    gained = (math.fsum(max(b - a, 0.0) for a, b in pairs) + 1) / (rows + 2)
-    lost = (math.fsum(max(a - b, 0.0) for a, b in pairs) + 1) / (rows + 2)
-    centre = gained - lost
-    half = z * math.sqrt((gained + lost - centre * centre) / (rows + 2))
-    value = math.fsum(b - a for a, b in pairs) / rows
-    return Interval(
-        value, max(-1.0, min(value, centre - half)), min(1.0, max(value, centre + half))
-    )
-
-
 def median(values: Sequence[float]) -> float:
     """The middle value, or the mean of the two in the middle.
 

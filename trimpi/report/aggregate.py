@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimpi.evaluate.statistics import mean_and_spread, paired_difference
+from trimpi.evaluate.statistics import mean_and_spread
 from trimpi.prices import PriceConfig
-from trimpi.report import groups, rules
+from trimpi.report import forgetting, frontier, groups, rules
 from trimpi.report.breakeven import break_even
 from trimpi.report.cells import Cell, Pick, at, cell
 from trimpi.report.changed import changed_over
@@ -14,7 +14,7 @@ from trimpi.report.costs import costs
 from trimpi.report.curves import panels
 from trimpi.report.interference import interference
 from trimpi.report.load import Arm, Evaluation, Run, Stage
-from trimpi.report.paired import by_row, over
+from trimpi.report.paired import over
 from trimpi.report.referral import referral
 from trimpi.runs import chain_name
 
@@ -25,9 +25,10 @@ def summarize(run: Run) -> dict[str, Any]:
     """The content of report/summary.json.
 
     Keys: `name`, `title`, `description`, `headline`, `headline_arm`, `seeds`, `models` (the base
-    first; each with `settings`, `diagnosis`, `forgetting`, `recital`), `efficiency`,
-    `majority_share`, `grading` (what graders say of themselves), `rules` (texts by policy and id,
-    in the order of the policy, where rows name rules), `coverage` (of rules by the data),
+    first; each with `settings`, `diagnosis`, `forgetting`, `benchmarks`, `recital`), `efficiency`,
+    `verdicts` (task and forgetting, arm by arm), `frontier`, `majority_share`, `grading` (what
+    graders say of themselves), `rules` (texts by policy and id, in the order of the policy, where
+    rows name rules), `coverage` (of rules by the data),
     `changed_over` (the headline arm against each other arm on changed and on unchanged rows),
     `costs` (by arm), `break_even` (of the headline arm), `interference` (of policies),
     `referral` (by model),
@@ -50,6 +51,8 @@ def summarize(run: Run) -> dict[str, Any]:
         "seeds": list(seeds),
         "models": models,
         "efficiency": _efficiency(run, leading),
+        "verdicts": [],
+        "frontier": [],
         "majority_share": first.summary["majority_share"] if first else None,
         "grading": _grading(run),
         "rules": rules.texts(run, models),
@@ -65,6 +68,8 @@ def summarize(run: Run) -> dict[str, Any]:
         "peak_memory_gib": run.record.get("peak_memory_gib"),
     }
     result["headline"] = headline(result)
+    result["verdicts"] = forgetting.verdicts(models)
+    result["frontier"] = frontier.frontier(run, models)
     result["break_even"] = break_even(
         result["efficiency"],
         result["costs"].get(result["headline_arm"]),
@@ -162,8 +167,10 @@ def _model(arm: Arm, base: Arm) -> dict[str, Any]:
             if (diagnosis := _diagnosis(evaluations)) is not None
         },
         "recital": {name: _parts(arm.settings[name]) for name in RECITAL if name in arm.settings},
-        "forgetting": _forgetting(arm, base),
+        "forgetting": forgetting.of_skills(arm, base),
+        "benchmarks": forgetting.of_benchmarks(arm, base),
         "over_base": _over_base(arm, base),
+        "over_bare": _over_base(arm, base, "no_policy"),
     }
 
 
@@ -223,39 +230,11 @@ def _parts(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     return {n: _mean(e.summary["parts"][n] for e in evaluations) for n in names}
 
 
-def _over_base(arm: Arm, base: Arm) -> dict[str, float] | None:
-    """Accuracy without the policy minus that of the base with it, paired by row."""
-    if not arm.chain or "no_policy" not in arm.settings or "in_context" not in base.settings:
+def _over_base(arm: Arm, base: Arm, setting: str = "in_context") -> dict[str, Any] | None:
+    """Accuracy without the policy minus that of the base in `setting`, paired by row."""
+    if not arm.chain or "no_policy" not in arm.settings or setting not in base.settings:
         return None
-    found = over(base.settings["in_context"][:1], arm.settings["no_policy"])
-    return found and {key: found[key] for key in ("value", "low", "high")}
-
-
-def _forgetting(arm: Arm, base: Arm) -> dict[str, Any] | None:
-    """Skills after minus before, row by row; the seeds of a row are averaged first."""
-    if not arm.chain or "skills" not in arm.settings or "skills" not in base.settings:
-        return None
-    before = by_row(base.settings["skills"][:1])
-    after = by_row(arm.settings["skills"])
-    tasks = {s.id: str(s.facts.get("task")) for s in base.settings["skills"][0].samples}
-    shared = [i for i in before if i in after]
-
-    def change(ids: Sequence[str]) -> dict[str, Any] | None:
-        difference = paired_difference([before[i] for i in ids], [after[i] for i in ids])
-        if difference is None:
-            return None
-        return {
-            "before": _mean(before[i] for i in ids),
-            "after": _mean(after[i] for i in ids),
-            "difference": difference._asdict(),
-            "rows": len(ids),
-        }
-
-    by_task = {
-        task: change([i for i in shared if tasks[i] == task])
-        for task in sorted({tasks[i] for i in shared})
-    }
-    return {"all": change(shared), "by_task": by_task}
+    return over(base.settings[setting][:1], arm.settings["no_policy"])
 
 
 def _efficiency(run: Run, leading: Arm | None) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from trimpi.report.breakeven import RIVALS
 from trimpi.report.serving import brief
 
 DAYS_A_YEAR = 365
+FAR = 6
+"""Crossings further apart than this are shown on logarithmic axes."""
 
 
 def dollars(amount: float | None) -> str:
@@ -137,33 +139,51 @@ def charts(even: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _chart(
     title: str, quantity: str, rows: Sequence[Mapping[str, Any]], training: float, unit: float
 ) -> dict[str, Any]:
-    """Straight lines, cut where they leave the picture, which ends after the last crossing."""
+    """Cumulative cost over requests of each way; where two ways cost the same there is a mark.
+
+    Straight lines, cut where they leave the picture, which ends after the last crossing. Where
+    the crossings lie so far apart that one would vanish at the edge, both axes are logarithmic.
+    """
     after = rows[0]["after"] / unit
-    crossings = [row["requests"] for row in rows if row["requests"]]
-    end = 1.5 * max(crossings) if crossings else 1e6
+    before = {row["rival"]: row["before"] / unit for row in rows}
+    crossings = {row["rival"]: row["requests"] for row in rows if row["requests"]}
+    log = bool(crossings) and max(crossings.values()) > FAR * min(crossings.values())
+    end = (4.0 if log else 1.5) * max(crossings.values()) if crossings else 1e6
+    start = min(crossings.values()) / 20 if log else 0.0
+    sizes = ((1e9, "billion "), (1e6, "million "), (1e3, "thousand "))
+    scale, x_name = next((pair for pair in sizes if end >= pair[0] and not log), (1.0, ""))
     shown = [("with_policy", "in the prompt", "c2"), ("cached_prefix", "cached", "c3")]
-    scale, x_name = next(
-        (size, name)
-        for size, name in ((1e9, "billion "), (1e6, "million "), (1e3, "thousand "), (1, ""))
-        if end >= size or size == 1
-    )
-    last = {row["rival"]: row["before"] / unit * end for row in rows}
-    top = max(training + after * end, min(last.values())) * 1.05
+    slopes = {rival: before[rival] for rival, _, _ in shown if before.get(rival)}
+    top = max(training + after * end, min(slope * end for slope in slopes.values())) * 1.05
     lines = []
     for rival, name, style in shown:
-        slope = next((row["before"] / unit for row in rows if row["rival"] == rival), 0)
-        if slope:
-            stop = min(end, top / slope)
-            lines.append(svg.Line(name, [(0, 0), (stop / scale, slope * stop)], style))
-    trained = [(0, training), (end / scale, training + after * end)]
+        if slope := slopes.get(rival):
+            stop = end if log else min(end, top / slope)
+            ends = _between(start, stop, log)
+            lines.append(svg.Line(name, [(n / scale, slope * n) for n in ends], style))
+    trained = [(n / scale, training + after * n) for n in _between(start, end, log, 40)]
     lines.append(svg.Line("internalized", trained, "c1"))
+    marks = [
+        svg.Mark(f"{svg.compact(float(n))} requests", (n / scale, before[rival] * n))
+        for rival, n in crossings.items()
+    ]
     told = "; ".join(f"{RIVALS[row['rival']]}: break-even {requests_of(row)}" for row in rows)
     chart = svg.line_chart(
         lines,
         label=f"{title} over requests, {quantity}. {told}",
         x_name=f"{x_name}requests",
+        log=log,
+        marks=marks,
     )
-    return {"title": title, "quantity": f"{quantity}, cumulative", "chart": Markup(chart)}
+    axes = ", both axes logarithmic" if log else ""
+    return {"title": title, "quantity": f"{quantity}, cumulative{axes}", "chart": Markup(chart)}
+
+
+def _between(start: float, end: float, log: bool, count: int = 2) -> list[float]:
+    """Places from start to end, which a curve needs on logarithmic axes."""
+    if not log:
+        return [start, end]
+    return [start * (end / start) ** (k / (count - 1)) for k in range(count)]
 
 
 def _hours(hours: float) -> str:

@@ -4,7 +4,7 @@ What is not there yet is left out, so that a run can be reported while it is und
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Arm:
     chain: tuple[str, ...]
     settings: dict[str, list[Evaluation]]
     """By setting, one per seed, in the order of the seeds."""
+    benchmarks: dict[str, list[Path]] = field(default_factory=dict)
+    """Result folders by suite, one per seed that has it."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,18 @@ def load_run(folder: Path) -> Run:
     arms = recipe.get("arms")
     chains = {name: tuple(chain) for name, chain in (arms or {"main": list(stages)}).items()}
     seeds = recipe.get("seeds") or [recipe.get("seed", 0)]
-    trained = [Arm(n, c, _settings(folder, seeds, c)) for n, c in chains.items() if c]
+
+    def arm(name: str, chain: tuple[str, ...]) -> Arm:
+        return Arm(name, chain, _settings(folder, seeds, chain), _suites(folder, seeds, chain))
+
+    trained = [arm(name, chain) for name, chain in chains.items() if chain]
     return Run(
         folder=folder,
         recipe=recipe,
         recipe_text=text,
         record=read_json(folder / "run.json") or {},
-        base=Arm("base", (), _settings(folder, seeds, ())),
-        arms=[arm for arm in trained if arm.settings],
+        base=arm("base", ()),
+        arms=[arm for arm in trained if arm.settings or arm.benchmarks],
         stages=list(_stages(folder, seeds, list(chains.values()), stages)),
     )
 
@@ -129,6 +135,16 @@ def _settings(
                 found.setdefault(file.parent.name, []).append(
                     Evaluation(seed, file.parent, summary)
                 )
+    return found
+
+
+def _suites(folder: Path, seeds: list[int], chain: tuple[str, ...]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for seed in seeds:
+        base = folder / f"seed-{seed}" / "benchmarks" / chain_name(chain)
+        for file in sorted(base.glob(f"*/{SUMMARY}")):
+            if ".old-" not in file.parent.name and (file.parent / SCORES).is_file():
+                found.setdefault(file.parent.name, []).append(file.parent)
     return found
 
 

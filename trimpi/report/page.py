@@ -11,6 +11,8 @@ from trimpi.report import (
     breakeven_words,
     cards,
     changed,
+    forgetting,
+    frontier,
     interference,
     referral,
     rules,
@@ -52,6 +54,7 @@ def render_html(run: Run, summary: Mapping[str, Any]) -> str:
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         forest=_forest(summary),
         depth_charts=_depth_charts(summary),
+        frontiers=frontier.charts(summary),
         learning=[_figure(panel) for panel in charts.learning],
         rollouts=_by_chain(charts),
         cards=shown,
@@ -146,7 +149,8 @@ def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
         "errors": _errors(summary),
         "error_names": _error_names(summary),
         "preflights": _preflights(summary),
-        "forgetting": [m for m in summary["models"] if m["forgetting"]],
+        "forgotten": forgetting.section(summary),
+        "verdicts": _verdicts(summary),
         "recitals": [m for m in summary["models"] if m["recital"]],
         "others": next(
             (p["other"] for m in summary["models"] for p in m["recital"].values() if "other" in p),
@@ -222,6 +226,14 @@ def _errors(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, model, setting in _as_used(summary)
         if (diagnosis := model["diagnosis"].get(setting))
     ]
+
+
+def _verdicts(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Verdict lines by arm, the leading one first."""
+    found: dict[str, list[str]] = {}
+    for one in summary["verdicts"]:
+        found.setdefault(one["arm"], []).append(one["line"])
+    return dict(sorted(found.items(), key=lambda item: item[0] != summary["headline_arm"]))
 
 
 def _error_names(summary: Mapping[str, Any]) -> dict[str, str]:

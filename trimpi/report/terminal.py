@@ -64,15 +64,10 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
             f" ({percent(-tokens['saved'])}), prefill {duration(time['with_policy'])} ->"
             f" {duration(time['without_policy'])} ({percent(-time['saved'])})"
         )
-    for model in summary["models"]:
-        if change := (model["forgetting"] or {}).get("all"):
-            gap = change["difference"]
-            console.print(
-                f"general skills, {model['name']}: {percent(change['before'])} ->"
-                f" {percent(change['after'])} ({points(gap['value'], True)} points,"
-                f" {points(gap['low'], True)} to {points(gap['high'], True)})",
-                highlight=False,
-            )
+    for one in summary["verdicts"]:
+        # of other arms the report has the task; what they forgot belongs beside the leading one's
+        if one["arm"] == summary["headline_arm"] or one["what"].startswith("forgetting"):
+            console.print(f"{one['arm']}, {one['line']}", markup=False, highlight=False)
     if not any(model["forgetting"] for model in summary["models"]):
         skills = summary["models"][0]["settings"].get("skills") or {}
         for task, found in skills.get("by_task", {}).items():

@@ -1,0 +1,151 @@
+"""A result folder as scores by row: a benchmark's suite, or a setting of an evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from trimpi.errors import UserError
+from trimpi.evaluate.store import SAMPLES, SCORES, SUMMARY, SettingFolder, read_rows
+from trimpi.runs import STARTED, read_json
+from trimpi.sample import Sample
+
+CONDITIONS = ("config", "shots", "mode", "extraction")
+"""Settings of a suite that make its prompts, or the reading of its answers, other ones."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model scored in one suite or setting.
+
+    Attributes:
+        name: of the suite or setting.
+        values: scores in [0, 1] by row. Of a suite, an answer that is not found counts as wrong, as
+            in its accuracy; of judged suites and of settings, what was not graded is in `unscored`.
+        unparsed: rows of a suite whose answer was not found.
+        unscored: rows without a score.
+        categories: by row: category of a suite, task or tool of a setting's row.
+        asked: rows that were to be answered.
+        content: digest of all prompts and gold answers; "" where it is not known.
+        conditions: what must agree for a comparison; `limit` and `target` may differ, and are told.
+    """
+
+    name: str
+    kind: Literal["suite", "setting"]
+    folder: Path
+    values: Mapping[str, float]
+    unparsed: frozenset[str]
+    unscored: frozenset[str]
+    categories: Mapping[str, str]
+    asked: int
+    content: str
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    target: str = ""
+    golds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> bool:
+        """Some rows are not answered yet."""
+        return len(self.values) + len(self.unscored) < self.asked
+
+    @cached_property
+    def rows(self) -> Mapping[str, str]:
+        """By row, what identifies its question: digest of the texts and pictures, or gold alone."""
+        if self.kind == "suite":
+            return self.golds
+        return {s.id: _question(s) for s, _ in SettingFolder(self.folder).samples()}
+
+
+def read_measured(folder: Path) -> Measured:
+    """Read a suite's or a setting's folder.
+
+    Raises:
+        UserError: it is none, is not scored, or a file in it is broken.
+    """
+    summary = read_json(folder / SUMMARY)
+    if not (folder / SCORES).is_file() or not isinstance(summary, dict):
+        raise UserError(f"{folder}: holds no scores yet; run its evaluation again to complete it")
+    rows = read_rows(folder / SCORES)
+    made_by = read_json(folder / STARTED) or {}
+    try:
+        return (_suite if "suite" in summary else _setting)(folder, summary, rows, made_by)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / SCORES}: not the scores of a suite or setting ({error!r}); "
+            "run its evaluation again"
+        ) from None
+
+
+def is_result(folder: Path) -> bool:
+    """A suite's or a setting's folder with scores or completions; `efficiency` scores no rows."""
+    if ".old-" in folder.name or not (folder / STARTED).is_file():
+        return False
+    made_by = read_json(folder / STARTED)
+    return isinstance(made_by, dict) and ("suite" in made_by or (folder / SAMPLES).is_file())
+
+
+def _suite(
+    folder: Path, summary: Mapping[str, Any], rows: list[dict[str, Any]], made_by: Any
+) -> Measured:
+    nothing = frozenset(row["id"] for row in rows if row["score"] is None)
+    judged = "harmful" in summary
+    settings = summary["settings"]
+    return Measured(
+        name=summary["suite"],
+        kind="suite",
+        folder=folder,
+        values={
+            row["id"]: float(row["score"] or 0.0)
+            for row in rows
+            if not (judged and row["score"] is None)
+        },
+        unparsed=frozenset() if judged else nothing,
+        unscored=nothing if judged else frozenset(),
+        categories={row["id"]: str(row["category"]) for row in rows},
+        asked=int(summary.get("asked", len(rows))),
+        content=str(made_by.get("items", "")),
+        conditions={
+            **{key: settings[key] for key in CONDITIONS if key in settings},
+            **({"judge": settings["judge"]} if "judge" in settings else {}),
+        },
+        limit=settings.get("max_new_tokens"),
+        golds={row["id"]: str(row["gold"]) for row in rows},
+    )
+
+
+def _setting(
+    folder: Path, summary: Mapping[str, Any], rows: list[dict[str, Any]], made_by: Any
+) -> Measured:
+    categories = {}
+    for sample, _ in SettingFolder(folder).samples():
+        name = sample.facts.get("task") or sample.facts.get("tool") or sample.policy
+        if isinstance(name, str):
+            categories[sample.id] = name
+    grader = (summary.get("identity") or {}).get("grader")
+    return Measured(
+        name=summary["setting"],
+        kind="setting",
+        folder=folder,
+        values={row["id"]: float(row["value"]) for row in rows if row["value"] is not None},
+        unparsed=frozenset(),
+        unscored=frozenset(row["id"] for row in rows if row["value"] is None),
+        categories=categories,
+        asked=int(summary["rows"]),
+        content=str(made_by.get("prompts", "")),
+        conditions={"grader": grader},
+        limit=made_by.get("max_new_tokens"),
+        target=summary["target"],
+    )
+
+
+def _question(sample: Sample) -> str:
+    """Query, gold answer, policy and pictures; a picture that is gone counts by its name."""
+    sha = sha256()
+    for text in (sample.query, sample.answer, sample.policy or ""):
+        sha.update(text.encode() + b"\0")
+    for image in map(Path, sample.images):
+        sha.update(image.read_bytes() if image.is_file() else image.name.encode())
+    return sha.hexdigest()
