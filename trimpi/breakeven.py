@@ -1,6 +1,6 @@
 """`trimpi breakeven`: when the training of a run has paid for itself, at prices given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from trimpi.report.aggregate import summarize
 from trimpi.report.breakeven import RIVALS, break_even
 from trimpi.report.breakeven_words import section
 from trimpi.report.load import load_run
+from trimpi.terminal_text import aligned
 
 OPTIONS: Mapping[str, str] = {
     "price": "--price",
@@ -96,24 +97,12 @@ def print_break_even(even: Mapping[str, Any], console: Console) -> None:
             each = [row[key].removesuffix(" USD") for key in ("before", "after")]
             rows.append([SHORT[row["name"]], *size, *each, row["requests"], *row["days"]])
         console.print()
-        for line in _aligned(rows):
+        for line in aligned(rows):
             console.print(line, markup=False)
     if shown["never"]:
         console.print()
     for line in shown["never"]:
         console.print(line, markup=False)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, the first column to the left; nothing is cut, however narrow a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def _prices(values: Mapping[str, Any]) -> PriceConfig:

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from trimpi.errors import UserError, did_you_mean
 from trimpi.evaluate.verdict import in_points, p_words
@@ -16,6 +13,7 @@ from trimpi.report.comparison import compare, told
 from trimpi.report.load import load_run
 from trimpi.report.measured import Measured, is_result, read_measured
 from trimpi.runs import chain_name
+from trimpi.terminal_text import aligned, harmless
 
 TASK = "task, policy in the weights against in the prompt"
 
@@ -68,22 +66,26 @@ def of_paths(
 
 def print_comparisons(found: Mapping[str, Any], console: Console) -> None:
     """Print a table of each suite and setting, what to know of it, and the verdict lines."""
-    console.print(f"before: {found['before']}\nafter:  {found['after']}", markup=False)
-    for one in found["comparisons"]:
-        console.print(_table(one))
-        for line in told(one):
-            console.print(line, markup=False)
-        if any(c["difference"]["p_adjusted"] is not None for c in one["by_task"].values()):
-            console.print(
-                "p of categories is adjusted for their number (Holm); that of all rows is not",
-                style="dim",
-            )
+    comparisons = found["comparisons"]
+    lines = [f"before: {found['before']}", f"after:  {found['after']}"]
+    known = [told(one) for one in comparisons]
+    everywhere = [line for line in known[0] if all(line in other for other in known)]
+    for one, sentences in zip(comparisons, known, strict=True):
+        lines += ["", harmless(one["called"]), *aligned(_rows(one))]
+        lines += [line for line in sentences if line not in everywhere or len(known) == 1]
+    if len(known) > 1 and everywhere:
+        lines += ["", *everywhere]
+    if any(c["difference"]["p_adjusted"] is not None for one in comparisons for c in _tasks(one)):
+        lines += [
+            "",
+            "p of categories is adjusted for their number (Holm); that of all rows is not",
+        ]
     for word in ("before", "after"):
         if names := found[f"only_{word}"]:
-            console.print(f"{word} alone, not compared: {', '.join(names)}", markup=False)
-    console.print()
-    for one in found["comparisons"]:
-        console.print(one["line"], markup=False)
+            lines += ["", f"{word} alone, not compared: {', '.join(names)}"]
+    lines += ["", *(one["line"] for one in comparisons)]
+    for line in lines:
+        console.print(line, markup=False)
 
 
 def _compared(first: Side, second: Side) -> dict[str, Any]:
@@ -185,18 +187,16 @@ def _inner(path: Path) -> list[Path]:
     return [p for p in sorted(path.iterdir()) if is_result(p)] if path.is_dir() else []
 
 
-def _table(found: Mapping[str, Any]) -> Table:
-    title = escape(found["called"])
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("category", overflow="fold")
-    for name in ("rows", "before", "after", "difference, 95% interval", "lost", "won", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if len(found["by_task"]) > 1:
-        for name, change in found["by_task"].items():
-            table.add_row(escape(name), *_cells(change))
-        table.add_section()
-    table.add_row("all", *_cells(found["all"]), style="bold")
-    return table
+def _tasks(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Changes by category; of one category alone there is nothing to tell beside `all`."""
+    return list(found["by_task"].values()) if len(found["by_task"]) > 1 else []
+
+
+def _rows(found: Mapping[str, Any]) -> list[list[str]]:
+    top = ["category", "rows", "before", "after", "difference", "95% interval", "lost", "won", "p"]
+    names = [harmless(name) for name in found["by_task"]]
+    inner = [[n, *_cells(c)] for n, c in zip(names, _tasks(found), strict=False)]
+    return [top, *inner, ["all", *_cells(found["all"])]]
 
 
 def _cells(change: Mapping[str, Any]) -> list[str]:
@@ -207,7 +207,8 @@ def _cells(change: Mapping[str, Any]) -> list[str]:
         f"{change['rows']:,}",
         f"{100 * change['before']:.1f}",
         f"{100 * change['after']:.1f}",
-        f"{value} \\[{low}, {high}]",
+        value,
+        f"[{low}, {high}]",
         str(verdict["lost"]),
         str(verdict["gained"]),
         p_words(p).removeprefix("p ").removeprefix("= "),

@@ -160,7 +160,7 @@ def _notes(before: Sequence[Measured], after: Sequence[Measured]) -> list[str]:
     if len(before) > 1 or len(after) > 1:
         notes.append(
             f"seeds averaged row by row: {len(before)} before, {len(after)} after; "
-            "the interval is over rows, for these seeds"
+            "intervals are over rows, for these seeds"
         )
     return notes
 

@@ -80,52 +80,80 @@ def section(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """The page's "What was forgotten"; None where no model has a before and an after.
 
     `charts`: bars of the leading arm (else of the first that has any), one a suite. `tables`: by
-    suite, `tasks` and `rows` (arms) of cells. `notes`: what to know of the benchmarks.
+    suite, see `_table`; before them all suites in an `overview` if there are several. `warnings`:
+    what could not be compared, or in part. `notes`: what else to know of the benchmarks.
     """
     models = [m for m in summary["models"] if any(True for _ in changes(m))]
-    notes = [
-        f"{model['name']}, {name}: {line}"
-        for model in summary["models"]
-        for name, found in model["benchmarks"].items()
-        for line in ([found["refused"]] if "refused" in found else told(found))
-    ]
-    if not models:
-        return {"shown": None, "charts": [], "tables": [], "notes": notes} if notes else None
+    warnings, notes = list[str](), list[str]()
+    for model in summary["models"]:
+        for name, found in model["benchmarks"].items():
+            where = f"{model['name']}, {name}"
+            if "refused" in found:
+                warnings.append(f"{where}: not compared: {found['refused']}")
+                continue
+            lines = [f"{where}: {line}" for line in told(found)]
+            (warnings if found["partial"] else notes).extend(lines)
+    if not models and not warnings:
+        return None
     leading = [m for m in models if m["name"] == summary["headline_arm"]]
-    shown = (leading or models)[0]
+    shown = (leading or models or [None])[0]
     names = list(dict.fromkeys(name for m in models for name, _ in changes(m)))
     return {
-        "shown": shown["name"],
-        "charts": [_bars(name, found, shown["name"]) for name, found in changes(shown)],
+        "shown": shown and shown["name"],
+        "charts": [_bars(n, found, shown["name"]) for n, found in changes(shown)] if shown else [],
+        "overview": _overview(names, models) if len(names) > 1 else None,
         "tables": [_table(name, models, summary["headline_arm"]) for name in names],
+        "warnings": warnings,
         "notes": notes,
     }
 
 
+def _overview(names: Sequence[str], models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All rows of each suite by arm; `names` of the columns, `rows` as in `_table`."""
+    most = [_most({m["name"]: dict(changes(m)).get(name) for m in models}) for name in names]
+    rows = [{"name": "base", "cells": [_cell(one["all"], "before") for one in most]}]
+    for model in models:
+        found = dict(changes(model))
+        cells = [_cell(found[name]["all"]) if name in found else None for name in names]
+        rows.append({"name": model["name"], "cells": cells})
+    return {"names": list(names), "rows": rows}
+
+
 def _table(name: str, models: Sequence[Mapping[str, Any]], headline: str | None) -> dict[str, Any]:
-    """Arms by category of one suite: after, and the difference with what the test says of it."""
+    """One suite: after, and the difference with what the test says of it, by arm and category.
+
+    Rows are arms, or categories where these are more (`by_category`). `names` are those of the
+    columns, `rows` have `name`, `leading` and `cells`; a cell has `share`, and if it is an arm's
+    `change`, `interval`, `p` and `mark`. `pairs`: rows that an arm pairs with the base.
+    """
     having = {m["name"]: one for m in models if (one := dict(changes(m)).get(name))}
     tasks = list(dict.fromkeys(t for one in having.values() for t in one["by_task"]))
-    # arms may pair with other rows of the base; the base's row is of the one that pairs most
-    most = max(having.values(), key=lambda one: one["all"]["rows"])
-    columns = ["all", *tasks] if len(tasks) > 1 else ["all"]
-    base = [_at(most, column) for column in columns]
-    return {
+    tasks = ["all", *tasks] if len(tasks) > 1 else ["all"]
+    most = _most(having)
+    lines = {"base": [_cell(_at(most, task), "before") for task in tasks]}
+    lines |= {arm: [_cell(_at(one, task)) for task in tasks] for arm, one in having.items()}
+    found: dict[str, Any] = {
         "name": name,
-        "columns": columns,
-        "base": [found["before"] if found else None for found in base],
+        "by_category": len(tasks) > len(lines),
         "pairs": {arm: one["all"]["rows"] for arm, one in having.items()},
         "most": most["all"]["rows"],
         "holm": len(tasks) > 1,
-        "rows": [
-            {
-                "arm": arm,
-                "leading": arm == headline,
-                "cells": [_cell(_at(one, column)) for column in columns],
-            }
-            for arm, one in having.items()
-        ],
+        "headline": headline,
     }
+    if found["by_category"]:
+        rows = zip(tasks, zip(*lines.values(), strict=True), strict=True)
+        return {**found, "names": list(lines), "rows": [_row(n, c, n == "all") for n, c in rows]}
+    rows_of = [_row(arm, cells, arm == headline) for arm, cells in lines.items()]
+    return {**found, "names": tasks, "rows": rows_of}
+
+
+def _most(having: Mapping[str, Mapping[str, Any] | None]) -> Mapping[str, Any]:
+    """The arm that pairs most rows: each may pair with other rows of the base, shown once."""
+    return max((one for one in having.values() if one), key=lambda one: one["all"]["rows"])
+
+
+def _row(name: str, cells: Sequence[Any], leading: bool) -> dict[str, Any]:
+    return {"name": name, "leading": leading, "cells": list(cells)}
 
 
 def _at(one: Mapping[str, Any], column: str) -> Mapping[str, Any] | None:
@@ -133,14 +161,16 @@ def _at(one: Mapping[str, Any], column: str) -> Mapping[str, Any] | None:
     return found
 
 
-def _cell(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _cell(found: Mapping[str, Any] | None, side: str = "after") -> dict[str, Any] | None:
     if found is None:
         return None
+    if side == "before":
+        return {"share": found["before"], "change": None, "mark": ""}
     verdict = found["difference"]
     value, low, high = in_points(verdict)
     adjusted = verdict["p_adjusted"]
     return {
-        "after": found["after"],
+        "share": found["after"],
         "change": value,
         "interval": f"{low} to {high}",
         "p": p_words(verdict["p"] if adjusted is None else adjusted),

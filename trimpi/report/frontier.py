@@ -58,7 +58,11 @@ def frontier(run: Run, models: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 def charts(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Title and chart of each entry."""
     return [
-        {"general": one["general"], "chart": _chart(one, summary["headline_arm"])}
+        {
+            "general": one["general"],
+            "chart": _chart(one, summary["headline_arm"]),
+            "joined": sum(point["front"] for point in one["points"]) > 1,
+        }
         for one in summary["frontier"]
     ]
 

@@ -13,7 +13,7 @@ from trimpi.report.svg import Axis, inside, number, opening, round_ticks, shorte
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 46
-LETTER, LINE = 6.6, 14
+LETTER, LINE = 5.9, 14
 RADIUS = 5
 
 Box = tuple[float, float, float, float]
@@ -99,6 +99,9 @@ def scatter(
     lines = [
         ((px(a[0]), py(a[1])), (px(b[0]), py(b[1]))) for p in paths for a, b in pairwise(p.points)
     ]
+    for dot, (x, y) in zip(dots, centres, strict=True):
+        lines += [((px(dot.x.low), y), (px(dot.x.high), y))]
+        lines += [((x, py(dot.y.low)), (x, py(dot.y.high)))]
     names = [shortened(dot.name, 30) for dot in dots]
     for dot, name, centre, box in zip(
         dots, names, centres, place_names(names, centres, lines), strict=True
@@ -111,9 +114,11 @@ def scatter(
                 f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" '
                 f'x2="{near[0]:.1f}" y2="{near[1]:.1f}"/>'
             )
+        # fonts differ in width, so a name is held at the side that faces its point
+        edge, anchor = (right, "end") if left + right < 2 * x else (left, "start")
         out.append(
-            f'<text class="named {dot.style}" x="{left:.1f}" y="{bottom - 3.5:.1f}">'
-            f"{escape(name)}</text>"
+            f'<text class="named {dot.style}" x="{edge:.1f}" y="{bottom - 3.5:.1f}" '
+            f'text-anchor="{anchor}">{escape(name)}</text>'
         )
     out.append("</svg>")
     return Markup("".join(out))
@@ -135,7 +140,7 @@ def place_names(
     along = [
         (a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]))
         for a, b in lines
-        for t in (k / 24 for k in range(25))
+        for t in (k / 40 for k in range(41))
     ]
     for index in order:
         width = len(names[index]) * LETTER
@@ -147,7 +152,7 @@ def place_names(
             found = math.dist(near, centre) / 10 + math.dist(middle, centre) / 200
             found += 100 * sum(_shared(box, other) for other in taken.values())
             found += 60 * sum(_shared(box, other) for other in points)
-            found += 1.5 * sum(left < x < right and top < y < bottom for x, y in along)
+            found += 0.4 * sum(left < x < right and top < y < bottom for x, y in along)
             return found
 
         taken[index] = min(_places(centres[index], width), key=cost)
