@@ -17,8 +17,9 @@ from rich.console import Console
 
 from tests.fake_run import fake_run
 from trimpi.errors import UserError
-from trimpi.evaluate.statistics import paired_difference, wilson
+from trimpi.evaluate.statistics import wilson
 from trimpi.evaluate.store import read_rows, write_rows
+from trimpi.evaluate.verdict import compare_pairs
 from trimpi.report import print_table, svg, write_report
 from trimpi.report.cards import choose
 from trimpi.report.curves import binned
@@ -109,7 +110,7 @@ def test_forgetting_pairs_rows_and_averages_seeds(run: Path) -> None:
         }
         for s in (0, 1)
     ]
-    expected = paired_difference(
+    expected = compare_pairs(
         list(before.values()), [(seeds[0][i] + seeds[1][i]) / 2 for i in before]
     )
     found = model_of(run, "direct_sft")["forgetting"]["all"]
@@ -167,7 +168,9 @@ def test_the_page_shows_every_part(run: Path) -> None:
         "Where the reasoning first goes wrong",
         "Examples",
         "What the prompt costs",
-        "General skills, before and after",
+        "Verdicts",
+        "What was forgotten",
+        "Task against forgetting",
         "Recital",
         "Learning curves",
         "Rollouts with and without the policy",

@@ -9,7 +9,7 @@ import pytest
 from datasets_builders.clevr.grader import grade
 from tests.evaluation_fakes import DIAGNOSE, GRADER, FakeServer, Scripted, prompt_text
 from trimpi.evaluate import evaluate_model
-from trimpi.evaluate.statistics import paired_difference
+from trimpi.evaluate.verdict import compare_pairs
 from trimpi.prompt import Message
 from trimpi.recipe import Recipe
 from trimpi.recipe_file import dump_recipe
@@ -205,12 +205,12 @@ def test_the_table_takes_the_gold_path_of_its_setting(summary: dict[str, Any]) -
 def test_differences_are_paired_by_row(summary: dict[str, Any]) -> None:
     main = summary["models"][1]
     change = main["forgetting"]["all"]
-    expected = paired_difference([1, 0, 1, 0], [1, 1, 1, 0])
-    assert expected is not None and change["difference"] == expected._asdict()
+    expected = compare_pairs([1, 0, 1, 0], [1, 1, 1, 0])
+    assert expected is not None and change["difference"] == expected.to_json()
     assert (change["before"], change["after"]) == (0.5, 0.75)
     # Base in context 1, 1, 1, 0; means of both seeds without the policy 1, 1, 0.5, 0.5.
-    over = paired_difference([1, 1, 1, 0], [1, 1, 0.5, 0.5])
-    assert over is not None and main["over_base"] == over._asdict() and over.value == 0
+    over = compare_pairs([1, 1, 1, 0], [1, 1, 0.5, 0.5])
+    assert over is not None and main["over_base"] == over.to_json() and over.value == 0
 
 
 def test_the_headline_tells_the_spread_over_seeds(summary: dict[str, Any]) -> None:

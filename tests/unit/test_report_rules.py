@@ -13,8 +13,9 @@ from datasets_builders.coverage import coverage
 from tests.evaluation_fakes import Scripted, prompt_text
 from tests.unit.test_report import Page
 from trimpi.evaluate import evaluate_model
-from trimpi.evaluate.statistics import paired_difference, wilson
+from trimpi.evaluate.statistics import wilson
 from trimpi.evaluate.store import write_rows
+from trimpi.evaluate.verdict import compare_pairs
 from trimpi.grading import exact_answer
 from trimpi.prompt import Message
 from trimpi.recipe import Recipe
@@ -170,12 +171,14 @@ def test_changed_and_unchanged_rows(summary: dict[str, Any]) -> None:
         ("changed", [1, 0], [1, 0.5]),
         ("unchanged", [1, 1, 1, 0], [0.5, 0, 0, 0]),
     ):
-        expected = paired_difference(before, after)
+        expected = compare_pairs(before, after)
         assert expected is not None and over[side]["rows"] == len(before)
         assert over[side]["value"] == pytest.approx(
             sum(after) / len(after) - sum(before) / len(after)
         )
-        assert (over[side]["low"], over[side]["high"]) == pytest.approx(expected[1:])
+        assert (over[side]["low"], over[side]["high"]) == pytest.approx(
+            (expected.low, expected.high)
+        )
 
 
 def test_costs_of_an_arm_and_beyond_its_parent(summary: dict[str, Any]) -> None:
@@ -207,10 +210,10 @@ def test_policies_alone_against_together(summary: dict[str, Any]) -> None:
         ("q", "both", "alone_q"): (-0.5, 2),
         ("q", "further", "alone_q"): (-1.0, 2),
     }
-    expected = paired_difference([1, 1, 1, 1], [1, 0, 1, 1])
+    expected = compare_pairs([1, 1, 1, 1], [1, 0, 1, 1])
     assert expected is not None
     first = found["differences"][0]
-    assert (first["low"], first["high"]) == pytest.approx(expected[1:])
+    assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high))
 
 
 def test_page_and_markdown_show_all_of_it(run: Path, summary: dict[str, Any]) -> None:

@@ -164,7 +164,7 @@ def _chart(
     trained = [(n / scale, training + after * n) for n in _between(start, end, log, 40)]
     lines.append(svg.Line("internalized", trained, "c1"))
     marks = [
-        svg.Mark(f"{svg.compact(float(n))} requests", (n / scale, before[rival] * n))
+        svg.Mark(svg.compact(float(n)), (n / scale, before[rival] * n))
         for rival, n in crossings.items()
     ]
     told = "; ".join(f"{RIVALS[row['rival']]}: break-even {requests_of(row)}" for row in rows)

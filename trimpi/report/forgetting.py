@@ -111,7 +111,9 @@ def section(summary: Mapping[str, Any]) -> dict[str, Any] | None:
 def _overview(names: Sequence[str], models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All rows of each suite by arm; `names` of the columns, `rows` as in `_table`."""
     most = [_most({m["name"]: dict(changes(m)).get(name) for m in models}) for name in names]
-    rows = [{"name": "base", "cells": [_cell(one["all"], "before") for one in most]}]
+    rows: list[dict[str, Any]] = [
+        {"name": "base", "cells": [_cell(one["all"], "before") for one in most]}
+    ]
     for model in models:
         found = dict(changes(model))
         cells = [_cell(found[name]["all"]) if name in found else None for name in names]

@@ -135,14 +135,14 @@ def line_chart(
                 f'<circle class="dot {line.style}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="3"/>'
                 for x, y in line.points
             ]
-    for place, mark in enumerate(sorted(marks, key=lambda mark: mark.point)):
+    for mark in marks:
         x, y = px(mark.point[0]), py(mark.point[1])
         room = WIDTH - right - x > len(mark.name) * LABEL_WIDTH  # else to the left of its line
         out.append(
             f'<line class="drop" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{HEIGHT - BOTTOM}"/>'
             f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
             f'<text class="marked" x="{x + 5 if room else x - 5:.1f}" '
-            f'y="{HEIGHT - BOTTOM - 6 - 13 * place}" '
+            f'y="{HEIGHT - BOTTOM - 6}" '
             f'text-anchor="{"start" if room else "end"}">{escape(mark.name)}</text>'
         )
     wished = [py(line.points[-1][1]) + 4 for line in named]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trimpi.evaluate.statistics import mean_and_spread, median, paired_difference, wilson
+from trimpi.evaluate.statistics import mean_and_spread, median, wilson
 
 
 def test_wilson_by_hand() -> None:
@@ -40,28 +40,6 @@ def test_mean_and_spread_by_hand() -> None:
     assert mean_and_spread([0.25]) == (0.25, None)
     with pytest.raises(ValueError):
         mean_and_spread([])
-
-
-def test_paired_difference_by_hand() -> None:
-    # 10 rows: 3 lost, 1 gained. p12 = 2/12, p21 = 4/12, centre -1/6,
-    # half 1.96 * sqrt((6/12 - 1/36) / 12) = 1.96 * sqrt(0.0393519)
-    before = [1, 1, 1, 0, 1, 1, 0, 0, 1, 1]
-    after = [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
-    found = paired_difference(before, after, z=1.96)
-    assert found is not None
-    half = 1.96 * math.sqrt(0.03935185)
-    assert found.value == pytest.approx(-0.2)
-    assert found.low == pytest.approx(-1 / 6 - half, abs=1e-6)
-    assert found.high == pytest.approx(-1 / 6 + half, abs=1e-6)
-
-
-def test_paired_difference_without_change_keeps_a_width() -> None:
-    found = paired_difference([1.0] * 8, [1.0] * 8)
-    assert found is not None
-    assert found.value == 0 and found.low < 0 < found.high
-    assert paired_difference([], []) is None
-    with pytest.raises(ValueError):
-        paired_difference([1], [1, 0])
 
 
 def test_median() -> None:
