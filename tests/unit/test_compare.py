@@ -1,5 +1,6 @@
 """`trimpi compare`: what pairs, what is refused, what is said; and the same in a report."""
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,13 +63,11 @@ def suite(out: Path, right: Sequence[int], items: list[Item], **how: Any) -> Pat
         return "no idea" if -number in right and number else f"The answer is ({said})."
 
     generator: Any = Scripted(answer, die_after=how.pop("die_after", None))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         run_suite(
             mmlu_pro.SUITE, Source("here"), items, out,
             Settings(Options(), **how), backend(generator, name=str(out)),
         )  # fmt: skip
-    except KeyboardInterrupt:
-        pass
     return out / "mmlu_pro"
 
 
@@ -259,7 +258,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stages = {"sft": {"kind": "sft"}, "mix": {"kind": "interpolate", "weight": 0.5}}
     recipe = {"name": "small", "seeds": [0, 1], "stages": stages, "arms": arms}
     folder.mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     write_json(folder / "run.json", {})
     task = {"base": range(4), "sft": range(7), "sft+mix": range(5)}
     general = {"base": range(12), "sft": range(6), "sft+mix": range(10)}
