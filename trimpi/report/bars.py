@@ -9,7 +9,7 @@ from markupsafe import Markup
 from trimpi.evaluate.statistics import Interval
 from trimpi.report.svg import WIDTH, opening, shortened
 
-NAMES, CHANGES = 116, 46
+NAMES, CHANGES = 116, 56
 """Width of the column of names, and of that of changes."""
 ROW, BAR, TOP, BOTTOM = 30, 9, 8, 22
 
