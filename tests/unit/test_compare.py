@@ -246,6 +246,8 @@ def test_what_is_no_result(tmp_path: Path) -> None:
     assert "not in each of the 2 folders" in faults(known, tmp_path / "a", tmp_path / "b")[0]
     (known / "scores.jsonl").unlink()
     assert "holds no scores yet" in faults(known, known)[0]
+    write_rows(known / "scores.jsonl", [{"id": "s1", "value": 7}])
+    assert "row 's1' scores 7; only scores from 0 to 1" in faults(known, known)[0]
     write_rows(known / "scores.jsonl", [{"odd": 1}])
     assert "not the scores of a suite or setting" in faults(known, known)[0]
 

@@ -71,12 +71,18 @@ def read_measured(folder: Path) -> Measured:
     rows = read_rows(folder / SCORES)
     made_by = read_json(folder / STARTED) or {}
     try:
-        return (_suite if "suite" in summary else _setting)(folder, summary, rows, made_by)
+        found = (_suite if "suite" in summary else _setting)(folder, summary, rows, made_by)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder / SCORES}: not the scores of a suite or setting ({error!r}); "
             "run its evaluation again"
         ) from None
+    if odd := [id for id, value in found.values.items() if not 0 <= value <= 1]:
+        raise UserError(
+            f"{folder / SCORES}: row {odd[0]!r} scores {found.values[odd[0]]:g}; "
+            "only scores from 0 to 1 can be compared"
+        )
+    return found
 
 
 def is_result(folder: Path) -> bool:
