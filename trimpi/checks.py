@@ -260,7 +260,7 @@ def _text_rows(splits: Mapping[str, int] | None, stage: StageConfig, key: str) -
 
 def _check_evaluation(recipe: Recipe, found: Findings) -> None:
     evaluation = recipe.evaluation
-    needed = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
+    needed = {"split": {"no_policy", "in_context", "retrieved", "efficiency"}, "override_split": {"override"}}
     for key, settings in needed.items():
         if settings & set(evaluation.settings):
             with found.noting():

@@ -107,6 +107,7 @@ def _rows(
             split=asked.split,
             override_split=asked.override_split,
             limit=asked.limit,
+            retrieval=asked.retrieval,
         )
         for request in requests:
             where = f"evaluation.{setting}: row {request.sample.id!r}"

@@ -228,6 +228,8 @@ def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[
     left_out = {"skills", "targets", "batch_size"}
     if evaluation.efficiency == EfficiencyConfig():
         left_out.add("efficiency")  # which older runs do not know
+    if "retrieved" not in evaluation.settings:
+        left_out.add("retrieval")
     measured = evaluation.model_dump(mode="json", exclude=left_out)
     return {**identity_of(task, seed, chain), "evaluation": measured, "skills": task.skills_digest}
 

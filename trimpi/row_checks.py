@@ -33,7 +33,7 @@ def check_rows(
     ]
     texts = {s.texts for s in recipe.stages.values() if isinstance(s, CptConfig) and s.texts}
     users += [("", split, None, None) for split in sorted(texts)]
-    measured = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
+    measured = {"split": {"no_policy", "in_context", "retrieved", "efficiency"}, "override_split": {"override"}}
     users += [
         ("evaluation", getattr(evaluation, key), evaluation.limit, None)
         for key, settings in measured.items()

@@ -8,6 +8,7 @@ without a model.
 import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,14 @@ from trimpi import __version__
 from trimpi.errors import UserError
 from trimpi.evaluate import efficiency, scoring, serving
 from trimpi.evaluate.diagnosis import Diagnose
-from trimpi.evaluate.settings import OWN_GRADERS, REASONED, Request, build_requests, expand
+from trimpi.evaluate.settings import (
+    OWN_GRADERS,
+    REASONED,
+    Request,
+    build_requests,
+    expand,
+    retrieval_record,
+)
 from trimpi.evaluate.store import (
     COMPLETIONS,
     SCORES,
@@ -94,6 +102,7 @@ def evaluate_model(
             split=config.split,
             override_split=config.override_split,
             limit=config.limit,
+            retrieval=config.retrieval,
         )
         summaries[name] = run_setting(
             name,
@@ -102,6 +111,7 @@ def evaluate_model(
             root=skills.root if name == "skills" and skills else data.root,
             generate=lambda: backend.generator,
             identity=backend.identity,
+            record=_retrieval(backend, data, requests, config) if name == "retrieved" else None,
             grader=OWN_GRADERS.get(name, grader),
             diagnose=diagnose if target == "cot" and name in REASONED else None,
             max_new_tokens=config.max_new_tokens,
@@ -121,6 +131,7 @@ def run_setting(
     generate: "Callable[[], Generator]",
     identity: Mapping[str, Any],
     grader: Grader,
+    record: Mapping[str, Any] | None = None,
     diagnose: Diagnose | None = None,
     max_new_tokens: int,
     batch_size: int = 16,
@@ -136,6 +147,7 @@ def run_setting(
         generate: gives the generator; not called when all completions are there already.
         identity: what identifies the model.
         grader: scores a completion.
+        record: further entries of the summary, under `retrieval`.
         diagnose: error analysis of the reasoning, or None.
         max_new_tokens: length limit of a completion.
         batch_size: prompts generated together.
@@ -157,6 +169,8 @@ def run_setting(
         "batch_size": batch_size,
         "seed": seed,
     }
+    if record is not None:
+        made_by["retrieval"] = dict(record)
     folder.open(made_by, requests, root)
     chunk = batch_size * CHUNK_BATCHES
     done = len(folder.completions())
@@ -262,12 +276,26 @@ def _grade(
         "setting": made_by["setting"],
         "target": made_by["target"],
         "policy_in_prompt": folder.policy_in_prompt,
+        **({"retrieval": made_by["retrieval"]} if "retrieval" in made_by else {}),
         **scoring.summarize([sample for sample, _ in pairs], completions, rows),
         "grading": getattr(grader, "about", ""),
         "identity": identity,
     }
     write_json(file, summary)
     return summary
+
+
+def _retrieval(
+    backend: "_Backend", data: DataFolder, requests: Sequence[Request], config: EvaluationConfig
+) -> dict[str, Any]:
+    """What retrieval shows of the policies, and the prompt tokens that it takes."""
+    record = retrieval_record(data, [request.sample for request in requests], config.retrieval)
+    if record["whole"] == 1:
+        print(
+            f"retrieved: no policy has more than {config.retrieval.sections} sections, so each is "
+            "shown whole; lower evaluation.retrieval.sections"
+        )
+    return {**record, **backend.prompt_tokens(data, efficiency.chosen(requests))}
 
 
 def _run_efficiency(
@@ -324,6 +352,28 @@ class _Backend:
 
         processor = load_processor(self._folder, self._model)
         return load_model(self._folder, self._model), processor
+
+    def prompt_tokens(self, data: DataFolder, asked: Sequence[Request]) -> dict[str, Any]:
+        """Mean tokens of prompts as they are asked, with the whole policy, and without one.
+
+        Empty for a generator that is given: its tokens are not known.
+        """
+        if self._generator is not None:
+            return {}
+        from trimpi.batch import encode_text
+        from trimpi.processor import load_processor
+
+        processor = load_processor(self._folder, self._model)
+        ways: dict[str, list[Request]] = {
+            "retrieved": list(asked),
+            "with_policy": [replace(r, shown=data.policy_of(r.sample)) for r in asked],
+            "without_policy": [replace(r, shown=None) for r in asked],
+        }
+        means = {
+            way: sum(len(encode_text(processor, r.messages).input_ids) for r in rows) / len(rows)
+            for way, rows in ways.items()
+        }
+        return {"prompt_tokens": {way: round(mean, 1) for way, mean in means.items()}}
 
     @cached_property
     def generator(self) -> "Generator":
