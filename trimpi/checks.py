@@ -19,7 +19,7 @@ from trimpi.model_source import Unreachable, locate
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, StageConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import bind_problems, resolve_callable
-from trimpi.row_checks import check_rows
+from trimpi.row_checks import SPLIT_OF, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
 from trimpi.trainer_fields import rl_conflicts, trainer_problems
@@ -260,8 +260,7 @@ def _text_rows(splits: Mapping[str, int] | None, stage: StageConfig, key: str) -
 
 def _check_evaluation(recipe: Recipe, found: Findings) -> None:
     evaluation = recipe.evaluation
-    needed = {"split": {"no_policy", "in_context", "retrieved", "efficiency"}, "override_split": {"override"}}
-    for key, settings in needed.items():
+    for key, settings in SPLIT_OF.items():
         if settings & set(evaluation.settings):
             with found.noting():
                 split = getattr(evaluation, key)

@@ -281,9 +281,7 @@ class RlConfig(StageConfig):
         return self
 
 
-AnyStage = Annotated[
-    CptConfig | SftConfig | DistillConfig | RlConfig, Field(discriminator="kind")
-]
+AnyStage = Annotated[CptConfig | SftConfig | DistillConfig | RlConfig, Field(discriminator="kind")]
 
 
 class DataConfig(Section):

@@ -39,7 +39,7 @@ def bm25(query: str, sections: Sequence[str]) -> list[float]:
         idf = math.log(1 + (len(sections) - holding + 0.5) / (holding + 0.5))
         for place, (count, length) in enumerate(zip(counts, lengths, strict=True)):
             often = count[word]
-            scores[place] += idf * often / (often + K1 * (1 - B + B * length / mean) or 1.0)
+            scores[place] += idf * often / (often + K1 * (1 - B + B * length / mean))
     return scores
 
 

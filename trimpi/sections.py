@@ -8,15 +8,14 @@ sections share. A picture goes with the text around it.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from trimpi.policy import ImagePart, Part, Policy, TextPart
 from trimpi.rules.text import heading, said_by_rule, without_code
 
-PICTURE = "\ufffc"
-"""Stands for a picture while a policy is cut into lines."""
 TITLE_LENGTH = 60
 """A longer line above a rule is text, not a title."""
 _ENDS = re.compile(r"[.!?:;,)\]|`*_]\s*$")
@@ -52,15 +51,12 @@ class Sections:
     @property
     def head(self) -> str:
         """Text before the first section, pictures left out."""
-        return _text(self._lines[: self.start])
+        return self._text(range(self.start))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Text of each section below the headings that it stands under, pictures left out."""
-        return tuple(
-            _text([*(self._lines[n] for n in s.above), *self._lines[s.first : s.last]])
-            for s in self.found
-        )
+        return tuple(self._text([*s.above, *range(s.first, s.last)]) for s in self.found)
 
     def shown(self, chosen: Collection[int], head: bool = True) -> Policy | None:
         """The policy with these sections alone, in its own order; None where nothing is left.
@@ -86,23 +82,28 @@ class Sections:
             kept |= {*section.above, *range(section.first, section.last)}
         parts: list[Part] = []
         pictures = iter(self.policy.images)
-        for number, line in enumerate(self._lines):
-            for piece in re.split(f"({PICTURE})", line):
-                part = ImagePart(next(pictures)) if piece == PICTURE else TextPart(piece)
+        mark, lines = self._lines
+        for number, line in enumerate(lines):
+            for piece in re.split(f"({mark})", line):
+                part = ImagePart(next(pictures)) if piece == mark else TextPart(piece)
                 if number in kept:
                     parts.append(part)
         parts = list(_joined(parts))
         return Policy(self.policy.name, tuple(parts), self.policy.metadata) if parts else None
 
+    def _text(self, numbers: Iterable[int]) -> str:
+        mark, lines = self._lines
+        return "".join(lines[number] for number in numbers).replace(mark, " ").strip()
+
     @cached_property
-    def _lines(self) -> list[str]:
+    def _lines(self) -> tuple[str, list[str]]:
         return _lines_of(self.policy)
 
 
 def sections_of(policy: Policy) -> Sections:
     """Cut a policy into head and sections; together they are the whole policy."""
-    whole = _lines_of(policy)
-    plain = without_code("".join(whole)).replace(PICTURE, " ").split("\n")[: len(whole)]
+    mark, whole = _lines_of(policy)
+    plain = without_code("".join(whole)).replace(mark, " ").split("\n")[: len(whole)]
     # Pictures and code are something that stands on a line.
     lines = [p if p.strip() else "x" * bool(w.strip()) for p, w in zip(plain, whole, strict=True)]
     levels = {number: level for number, line in enumerate(lines) if (level := heading(line))}
@@ -117,17 +118,16 @@ def sections_of(policy: Policy) -> Sections:
         paragraphs = [number for number in range(len(lines)) if _opens(lines, number)]
         starts = paragraphs[1:] or paragraphs
     edges = [*starts, len(lines)]
-    found = tuple(Section(*pair) for pair in zip(edges, edges[1:], strict=False))
+    found = tuple(Section(*pair) for pair in pairwise(edges))
     return Sections(policy, edges[0], found)
 
 
-def _lines_of(policy: Policy) -> list[str]:
-    """Lines with their ends, a mark in place of each picture; a text that holds the mark loses it."""
-    text = "".join(
-        part.text.replace(PICTURE, "\ufffd") if isinstance(part, TextPart) else PICTURE
-        for part in policy.parts
-    )
-    return re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines would cut at other marks too
+def _lines_of(policy: Policy) -> tuple[str, list[str]]:
+    """A mark that stands for pictures and occurs nowhere else, and the lines with their ends."""
+    private = map(chr, range(0xE000, 0xF900))
+    mark = next(character for character in private if character not in policy.text)
+    text = "".join(part.text if isinstance(part, TextPart) else mark for part in policy.parts)
+    return mark, re.findall(r"[^\n]*\n|[^\n]+", text)  # splitlines cuts at other marks too
 
 
 def _joined(parts: Sequence[Part]) -> Iterator[Part]:
@@ -143,10 +143,6 @@ def _joined(parts: Sequence[Part]) -> Iterator[Part]:
         yield part
     if text.rstrip():
         yield TextPart(text.rstrip())
-
-
-def _text(lines: Sequence[str]) -> str:
-    return "".join(lines).replace(PICTURE, " ").strip()
 
 
 def _titled(lines: Sequence[str], levels: dict[int, int]) -> bool:
@@ -212,13 +208,18 @@ def _title_above(lines: Sequence[str], number: int, body: int) -> int:
     top = above = number
     while above > body:
         above -= 1
-        line = lines[above].strip()
-        if not line:
-            continue
-        short = len(line) <= TITLE_LENGTH and not _ENDS.search(line) and not _MARKED.match(line)
-        before = lines[above - 1].strip() if above else ""
-        if not heading(lines[above]):
-            if not short or said_by_rule(line) is not None or (before and not _ENDS.search(before)):
-                return top
-        top = above
+        if heading(lines[above]) or _is_title(lines, above):
+            top = above
+        elif lines[above].strip():
+            break
     return top
+
+
+def _is_title(lines: Sequence[str], number: int) -> bool:
+    """Whether a line, which is no heading, reads like one: short, no sentence, no item, no rule,
+    and no more of what stands above it."""
+    line = lines[number].strip()
+    if not line or len(line) > TITLE_LENGTH or _ENDS.search(line) or _MARKED.match(line):
+        return False
+    before = lines[number - 1].strip() if number else ""
+    return said_by_rule(line) is None and not (before and not _ENDS.search(before))

@@ -18,7 +18,7 @@ from trimpi.model_source import locate
 from trimpi.pipeline import prepare_data
 from trimpi.policy import Policy
 from trimpi.prompt import build_messages
-from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.stages import cpt, sft
 from trimpi.terminal_text import harmless as harmless
@@ -62,10 +62,8 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     if stage not in recipe.stages:
         raise UserError(f"no stage {stage!r} in the recipe; {did_you_mean(stage, recipe.stages)}")
     config = recipe.stages[stage]
-    if not isinstance(config, CptConfig | SftConfig | RlConfig):
-        raise UserError(
-            f"stage {stage!r} is of kind {config.kind!r}; only cpt, sft and rl show rows"
-        )
+    if not isinstance(config, CptConfig | SftConfig | DistillConfig | RlConfig):
+        raise UserError(f"stage {stage!r} is of kind {config.kind!r}, which shows no rows")
     data = prepare_data(
         recipe.data, run / "data", "data", lambda line: console.print(f"[dim]{line}")
     )
@@ -94,6 +92,12 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
             encoded = encode_text(processor, build_messages(sample, seen))
             print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
         console.print("in the loss: the sampled completions, behind the first of these prompts")
+        return
+    if isinstance(config, DistillConfig):
+        for name, seen in (("answered from", data.policy_of(sample)), ("trained on behind", None)):
+            encoded = encode_text(processor, build_messages(sample, seen, config.target))
+            print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
+        console.print("in the loss: the model's own completion, behind the second of these prompts")
         return
     if split != config.split:
         encoded, budget = cpt.encode_text_row(processor, sample, visual)

@@ -86,7 +86,7 @@ def build_requests(
         rows = data.read(split)[:limit]
         found = retrieve(data, rows, retrieval or RetrievalConfig())
         requests = [
-            Request(row, shown and shown.policy, target)
+            Request(row, None if shown is None else shown.policy, target)
             for row, shown in zip(rows, found, strict=True)
         ]
     elif setting in ("recital", "recital_in_context"):
@@ -109,7 +109,7 @@ def retrieve(
 ) -> list[Retrieved | None]:
     """What is shown of each row's policy; None for rows without one."""
     retrievers: dict[str, Retriever] = {}
-    found = []
+    found: list[Retrieved | None] = []
     for row in rows:
         policy = data.policy_of(row)
         if policy is None or row.policy is None:
