@@ -8,14 +8,13 @@ without a model.
 import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimpi import __version__
 from trimpi.errors import UserError
-from trimpi.evaluate import efficiency, scoring, serving
+from trimpi.evaluate import efficiency, retrieved, scoring, serving
 from trimpi.evaluate.diagnosis import Diagnose
 from trimpi.evaluate.settings import (
     OWN_GRADERS,
@@ -23,7 +22,6 @@ from trimpi.evaluate.settings import (
     Request,
     build_requests,
     expand,
-    retrieval_record,
 )
 from trimpi.evaluate.store import (
     COMPLETIONS,
@@ -288,14 +286,18 @@ def _grade(
 def _retrieval(
     backend: "_Backend", data: DataFolder, requests: Sequence[Request], config: EvaluationConfig
 ) -> dict[str, Any]:
-    """What retrieval shows of the policies, and the prompt tokens that it takes."""
-    record = retrieval_record(data, [request.sample for request in requests], config.retrieval)
-    if record["whole"] == 1:
+    """What retrieval shows of the policies, and the prompt tokens of that where they are known."""
+    found = retrieved.record(data, [request.sample for request in requests], config.retrieval)
+    if found["whole"] == 1:
         print(
             f"retrieved: no policy has more than {config.retrieval.sections} sections, so each is "
             "shown whole; lower evaluation.retrieval.sections"
         )
-    return {**record, **backend.prompt_tokens(data, efficiency.chosen(requests))}
+    if (processor := backend.processor) is not None:
+        asked = efficiency.chosen(requests)
+        rows = [(request.sample, request.shown) for request in asked]
+        found["prompt_tokens"] = retrieved.prompt_tokens(processor, data, rows, asked[0].target)
+    return found
 
 
 def _run_efficiency(
@@ -353,27 +355,14 @@ class _Backend:
         processor = load_processor(self._folder, self._model)
         return load_model(self._folder, self._model), processor
 
-    def prompt_tokens(self, data: DataFolder, asked: Sequence[Request]) -> dict[str, Any]:
-        """Mean tokens of prompts as they are asked, with the whole policy, and without one.
-
-        Empty for a generator that is given: its tokens are not known.
-        """
+    @property
+    def processor(self) -> Any | None:
+        """What counts tokens without weights; None beside a generator that is given."""
         if self._generator is not None:
-            return {}
-        from trimpi.batch import encode_text
+            return None
         from trimpi.processor import load_processor
 
-        processor = load_processor(self._folder, self._model)
-        ways: dict[str, list[Request]] = {
-            "retrieved": list(asked),
-            "with_policy": [replace(r, shown=data.policy_of(r.sample)) for r in asked],
-            "without_policy": [replace(r, shown=None) for r in asked],
-        }
-        means = {
-            way: sum(len(encode_text(processor, r.messages).input_ids) for r in rows) / len(rows)
-            for way, rows in ways.items()
-        }
-        return {"prompt_tokens": {way: round(mean, 1) for way, mean in means.items()}}
+        return load_processor(self._folder, self._model)
 
     @cached_property
     def generator(self) -> "Generator":

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 
 from trimpi.errors import UserError
 from trimpi.evaluate import recital
+from trimpi.evaluate.retrieved import retrieve
 from trimpi.grading import Grader, exact_answer
 from trimpi.policy import Policy
 from trimpi.prompt import Message, Target, build_messages
 from trimpi.recipe import RetrievalConfig
-from trimpi.retrieval import Retrieved, Retriever
 from trimpi.sample import DataFolder, Sample
 
 OWN_GRADERS: Mapping[str, Grader] = {
@@ -102,38 +102,6 @@ def build_requests(
     else:
         raise UserError(f"evaluation.settings: unknown setting {setting!r}; correct it")
     return requests[:limit]
-
-
-def retrieve(
-    data: DataFolder, rows: Sequence[Sample], config: RetrievalConfig
-) -> list[Retrieved | None]:
-    """What is shown of each row's policy; None for rows without one."""
-    retrievers: dict[str, Retriever] = {}
-    found: list[Retrieved | None] = []
-    for row in rows:
-        policy = data.policy_of(row)
-        if policy is None or row.policy is None:
-            found.append(None)
-            continue
-        if row.policy not in retrievers:
-            retrievers[row.policy] = Retriever(policy, config.sections, config.keep_head)
-        found.append(retrievers[row.policy](row.query))
-    return found
-
-
-def retrieval_record(
-    data: DataFolder, rows: Sequence[Sample], config: RetrievalConfig
-) -> dict[str, float | int | bool]:
-    """What retrieval shows, for the record: sections asked for, kept head, and of the rows with a
-    policy the mean sections shown, out of how many, and the share that is shown all sections."""
-    found = [shown for shown in retrieve(data, rows, config) if shown is not None]
-    count = max(len(found), 1)
-    return {
-        **config.model_dump(),
-        "shown": round(sum(shown.sections for shown in found) / count, 3),
-        "of": round(sum(shown.of for shown in found) / count, 3),
-        "whole": round(sum(shown.sections == shown.of for shown in found) / count, 4),
-    }
 
 
 def _skills(folder: DataFolder) -> list[Request]:
