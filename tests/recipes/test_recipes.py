@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from trimpi.checks import Findings, check_recipe
 from trimpi.cli import app
-from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
 from trimpi.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,9 @@ SHIPPED = {
     *(f"clevr/{v}_n{n}_qwen2_5_vl_{s}.yaml" for v in "tm" for n in (2, 4, 6) for s in ("3b", "7b")),
     *(f"baselines/{name}.yaml" for name in ("in_context", "direct_sft", "cot_sft", "cot_sft_grpo")),
     *(f"baselines/{name}.yaml" for name in ("cpt_cot_sft", "trimpi_no_poro", "trimpi")),
+    *(f"baselines/{name}.yaml" for name in ("retrieved", "insert_then_remove", "insert_fading")),
+    *(f"baselines/distill_{name}.yaml" for name in ("unfiltered", "filtered")),
+    "tiny/baselines.yaml",
 }
 
 
@@ -91,6 +94,9 @@ def test_big_recipes_have_the_numbers_of_the_paper(file: Path) -> None:
             expected = (5, 1e-4, 64) if stage.target == "cot" else (2, 1e-4, 64)
             assert (stage.epochs, stage.lr, stage.batch_size) == expected
             assert stage.lora is not None and stage.lora.r == 8
+        elif isinstance(stage, DistillConfig):  # not in the paper: the sizes of its Direct SFT
+            assert (stage.epochs, stage.lr, stage.batch_size) == (2, 1e-4, 64)
+            assert (stage.rollouts, stage.temperature, stage.max_new_tokens) == (1, 1.0, 512)
         else:
             assert isinstance(stage, RlConfig)
             assert (stage.epochs, stage.lr, stage.prompts_per_step) == (2, 1e-6, 384)
@@ -147,9 +153,33 @@ def test_the_ablation_has_all_rows_and_three_seeds() -> None:
     }
 
 
+def test_the_rivals_see_as_many_rows_as_the_stage_that_they_are_compared_with() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "tiny" / "baselines.yaml")
+    assert len(recipe.all_seeds) == 3
+    sft = recipe.stages["sft"]
+    for chain in recipe.chains.values():
+        for stage in (recipe.stages[name] for name in chain):
+            if isinstance(stage, SftConfig | DistillConfig):
+                assert (stage.epochs, stage.lr, stage.lora) == (sft.epochs, sft.lr, sft.lora)
+    shown = {name: getattr(stage, "show_policy", None) for name, stage in recipe.stages.items()}
+    assert (shown["sft"], shown["insert"], shown["fade"]) == (False, True, "fading")
+    made = [stage for stage in recipe.stages.values() if isinstance(stage, DistillConfig)]
+    assert [(stage.split, stage.filter) for stage in made] == [
+        ("train", "none"),
+        ("train", "grader"),
+    ]
+    assert recipe.evaluation.retrieval.sections == 2
+
+
 @pytest.mark.parametrize(
     "name",
-    ["quickstart.yaml", "tiny/ablation.yaml", "gta/tiny.yaml", "policy_text/tiny.yaml"],
+    [
+        "quickstart.yaml",
+        "tiny/ablation.yaml",
+        "tiny/baselines.yaml",
+        "gta/tiny.yaml",
+        "policy_text/tiny.yaml",
+    ],
 )
 def test_tiny_recipes_dry_run_through_the_command_line(name: str, tmp_path: Path) -> None:
     words = ["run", str(ROOT / "recipes" / name), "--dry-run", "--output", str(tmp_path / "run")]
