@@ -189,7 +189,7 @@ def _rule_starts(lines: Sequence[str], body: int) -> list[int]:
     inside = {n for number in rules for n in range(first[number] + 1, number)}
     starts = set(first.values())
     for number in range(min(starts), len(lines)):
-        if number in inside or number in first or not _opens(lines, number):
+        if number in starts | inside or not _opens(lines, number):
             continue
         before = next(n for n in range(number - 1, -1, -1) if lines[n].strip())
         # An id alone on its line has its text below; what is indented belongs to the item above.
