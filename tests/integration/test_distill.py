@@ -90,7 +90,7 @@ def test_nothing_left_is_told_before_training(inputs: StageInputs, ends: None) -
     def wrong(sample: Sample, completion: Completion) -> Score:
         return Score(0.5)
 
-    with pytest.raises(UserError, match="nothing is left to train on: 0 of 8 .* scored below 1"):
+    with pytest.raises(UserError, match=r"nothing is left to train on: 0 of 8 .* scored below 1"):
         distill.run(settings(filter="grader"), moved(inputs, grader=wrong))
     assert not (inputs.output / "stage.json").exists()
 
