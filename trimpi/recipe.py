@@ -165,7 +165,7 @@ class SftConfig(SupervisedConfig):
     lr: PositiveFloat = 1e-4
     batch_size: PositiveInt = 64
     lora: LoraConfig | None = LoraConfig()
-    show_policy: Flag | Literal["fading"] = False
+    show_policy: Literal[False, True, "fading"] = False
     """Put the policy into the training prompt (a baseline that the paper finds near random);
     `fading` shows all of its sections in the first epoch, fewer in each, and none in the last
     (after PromptIntern, arXiv 2407.02211)."""

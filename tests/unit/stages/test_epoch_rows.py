@@ -54,6 +54,8 @@ def test_sections_leave_in_equal_steps_and_none_comes_back(data: DataFolder) -> 
 
 
 def test_fading_needs_a_second_epoch() -> None:
+    with pytest.raises(ValueError, match="False, True or 'fading'"):
+        SftConfig.model_validate({"show_policy": "yes"})
     with pytest.raises(ValueError, match="1 epochs are one; give more epochs"):
         SftConfig(show_policy="fading", epochs=1.0)
     config = SftConfig(show_policy="fading", epochs=4.0, batch_size=8, max_steps=2)
