@@ -16,10 +16,11 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
-from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, StageConfig
+from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
+from trimpi.replay import read_general, target_of
 from trimpi.resolve import bind_problems, resolve_callable
-from trimpi.row_checks import SPLIT_OF, check_rows
+from trimpi.row_checks import SPLIT_OF, check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
 from trimpi.trainer_fields import rl_conflicts, trainer_problems
@@ -94,15 +95,20 @@ def check_recipe(
     _check_diagnose(recipe, found)
     model = _check_model(recipe, estimates, found)
     data = _check_data(recipe.data, "data", run / "data", found, overwrite)
-    if (skills := recipe.evaluation.skills) is not None:
-        _check_data(skills, "evaluation.skills", run / "skills", found, overwrite)
+    if (config := recipe.evaluation.skills) is not None:
+        _check_data(config, "evaluation.skills", run / "skills", found, overwrite)
+    if recipe.replay is not None:
+        replay = _check_data(recipe.replay, "replay", run / "replay", found, overwrite)
+        if replay is not None:
+            with found.noting():
+                check_replay(recipe, replay, data, _built(recipe.evaluation.skills, run / "skills"))
     _check_evaluation(recipe, found)
-    found.problems += trainer_problems(recipe.stages)
-    for name, stage in recipe.stages.items():
+    found.problems += trainer_problems(recipe.trained)
+    for name, stage in recipe.trained.items():
         if isinstance(stage, RlConfig):
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
     _check_quantization(recipe, estimates, found)
-    for name, stage in recipe.stages.items():
+    for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
             texts = _text_rows(found.rows.get("data"), stage, f"stages.{name}.texts")
@@ -116,11 +122,13 @@ def check_recipe(
             check_rows(recipe, data, pictures, grader)
     if estimates and model is not None and not found.problems:
         with found.noting():
-            _estimate(recipe, model, data, grader, found)
+            replay = _built(recipe.replay, run / "replay")
+            _estimate(recipe, model, data, replay, grader, found)
     if estimates and model is not None and data is not None and not found.problems:
         with found.noting():
             check = resolve_callable("trimpi.context:check_context", "model")
-            check(recipe, model, data, _skills_folder(recipe, run))
+            skills = _built(recipe.evaluation.skills, run / "skills")
+            check(recipe, model, data, skills, _built(recipe.replay, run / "replay"))
     return found
 
 
@@ -154,7 +162,7 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
     kind = recipe.model.quantization
     if kind == "none":
         return
-    for name, stage in recipe.stages.items():
+    for name, stage in recipe.trained.items():
         if stage.lora is None:
             found.problems.append(
                 f"stages.{name}.lora: model.quantization {kind} freezes the weights; give the "
@@ -248,7 +256,7 @@ def _rows(splits: Mapping[str, int] | None, split: str, key: str) -> int | None:
     return splits[split]
 
 
-def _text_rows(splits: Mapping[str, int] | None, stage: StageConfig, key: str) -> int:
+def _text_rows(splits: Mapping[str, int] | None, stage: TrainingConfig, key: str) -> int:
     if not isinstance(stage, CptConfig) or stage.texts is None:
         return 0
     try:
@@ -265,13 +273,22 @@ def _check_evaluation(recipe: Recipe, found: Findings) -> None:
             with found.noting():
                 split = getattr(evaluation, key)
                 _rows(found.rows.get("data"), split, f"evaluation.{key}")
+    if "referral" in evaluation.settings:
+        with found.noting():
+            make = resolve_callable("trimpi.evaluate.referral.make:make_judge", "evaluation")
+            make(evaluation.referral)
 
 
 def _estimate(
-    recipe: Recipe, model: Path, data: DataFolder | None, grader: Grader | None, found: Findings
+    recipe: Recipe,
+    model: Path,
+    data: DataFolder | None,
+    replay: DataFolder | None,
+    grader: Grader | None,
+    found: Findings,
 ) -> None:
-    """Fill in tokens and memory."""
-    from trimpi.budget import text_budget
+    """Fill in tokens and memory; general examples count where they are built already."""
+    from trimpi.budget import text_budget, token_budget
     from trimpi.token_estimate import longest_sequence, measure
 
     if data is None:
@@ -280,24 +297,30 @@ def _estimate(
             if preview is not None:
                 with found.noting():
                     _check_preview(recipe, preview, grader)
-                _estimate(recipe, model, preview, grader, found)
+                _estimate(recipe, model, preview, replay, grader, found)
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
-    asked = {stage.split for stage in recipe.stages.values()} | {recipe.evaluation.split}
+    asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
     for split in sorted(asked & set(data.splits)):
         samples = data.read(split)
         step = max(1, len(samples) // LOOKED_AT)
         found.lengths[split] = measure(
             processor, data, samples[::step][:LOOKED_AT], f"{data.root / split}.jsonl: "
         )
+    general = 0
+    if replay is not None:
+        shown = ((row, replay.policy_of(row), target_of(row)) for row in read_general(replay))
+        general = max(token_budget(processor, *row).total for row in shown)
     plans = []
     for plan in found.stages:
-        stage = recipe.stages[plan.name]
+        stage = recipe.trained[plan.name]
         training, generation = longest_sequence(stage, found.lengths[stage.split])
         if isinstance(stage, CptConfig) and stage.texts in data.splits:
             texts = (text_budget(processor, row).total for row in data.read(stage.texts))
             training = max(training, *texts)
+        if isinstance(stage, SupervisedConfig) and stage.replay_ratio:
+            training = max(training, general)
         if size.context is not None and max(training, generation) > size.context:
             found.problems.append(
                 f"stages.{plan.name}: a row of split {stage.split!r} takes "
@@ -313,7 +336,7 @@ def _check_preview(recipe: Recipe, preview: DataFolder, grader: Grader | None) -
     """Whether the grader knows the answers that the builder gives."""
     if grader is None:
         return
-    asked = {stage.split for stage in recipe.stages.values()} | {recipe.evaluation.split}
+    asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
     problems = []
     for split in sorted(asked & set(preview.splits)):
         problems += check_labels(grader, preview.read(split), f"data: {split}.jsonl")
@@ -322,11 +345,11 @@ def _check_preview(recipe: Recipe, preview: DataFolder, grader: Grader | None) -
         raise UserError.join([*problems[:20], *more])
 
 
-def _skills_folder(recipe: Recipe, run: Path) -> DataFolder | None:
-    config = recipe.evaluation.skills
+def _built(config: DataConfig | None, folder: Path) -> DataFolder | None:
+    """The data of a section where they are there already."""
     if config is None:
         return None
-    folder = Path(config.folder) if config.folder else run / "skills"
+    folder = Path(config.folder) if config.folder else folder
     return DataFolder(folder) if (folder / "card.json").is_file() else None
 
 

@@ -17,13 +17,20 @@ from trimpi.processor import load_processor
 from trimpi.prompt import Target
 from trimpi.quiet import quiet
 from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
+from trimpi.replay import read_general, target_of
 from trimpi.sample import DataFolder, Sample
 
 SHOWN = 20
 """Faults that are told one by one."""
 
 
-def check_context(recipe: Recipe, model: Path, data: DataFolder, skills: DataFolder | None) -> None:
+def check_context(
+    recipe: Recipe,
+    model: Path,
+    data: DataFolder,
+    skills: DataFolder | None,
+    replay: DataFolder | None = None,
+) -> None:
     """Count the tokens of all rows; loads the processor, no weights.
 
     Args:
@@ -31,6 +38,7 @@ def check_context(recipe: Recipe, model: Path, data: DataFolder, skills: DataFol
         model: folder of the base model.
         data: the data folder, built.
         skills: the skills folder, if the evaluation has one.
+        replay: the folder of general examples, if stages mix some in.
 
     Raises:
         UserError: one line a row that is longer than the context, has a bad picture, or holds a
@@ -43,10 +51,12 @@ def check_context(recipe: Recipe, model: Path, data: DataFolder, skills: DataFol
     budgets: list[tuple[str, TokenBudget]] = []
     faults: list[str] = []
     marked = {
-        f"policy {name!r}": [token for _, token in held(policy.text, tokens)]
-        for name, policy in data.policies.items()
+        f"{where}policy {name!r}": [token for _, token in held(policy.text, tokens)]
+        for where, folder in (("", data), ("replay: ", replay))
+        if folder is not None
+        for name, policy in folder.policies.items()
     }
-    for where, sample, count in _rows(recipe, processor, data, skills):
+    for where, sample, count in _rows(recipe, processor, data, skills, replay):
         texts = (sample.query, sample.rationale or "", sample.answer)
         found = [token for text in texts for _, token in held(text, tokens)]
         if found:
@@ -71,11 +81,19 @@ def check_context(recipe: Recipe, model: Path, data: DataFolder, skills: DataFol
 
 
 def _rows(
-    recipe: Recipe, processor: object, data: DataFolder, skills: DataFolder | None
+    recipe: Recipe,
+    processor: object,
+    data: DataFolder,
+    skills: DataFolder | None,
+    replay: DataFolder | None,
 ) -> Iterator[tuple[str, Sample, Callable[[], TokenBudget]]]:
     """Each use of a row: where, the row, and what counts its tokens."""
     used = {name for chain in recipe.chains.values() for name in chain}
-    for name, stage in recipe.stages.items():
+    for sample in read_general(replay) if replay is not None else ():
+        assert replay is not None
+        row = (sample, replay.policy_of(sample), target_of(sample))
+        yield f"replay: row {sample.id!r}", sample, partial(token_budget, processor, *row)
+    for name, stage in recipe.trained.items():
         if name not in used:
             continue
         room = stage.max_new_tokens if isinstance(stage, RlConfig | DistillConfig) else None
@@ -95,7 +113,7 @@ def _rows(
             yield where, sample, partial(token_budget, processor, sample, policy, target, room)
     asked = recipe.evaluation
     for setting in expand(asked.settings):
-        if setting == "efficiency":
+        if setting in ("efficiency", "referral"):
             continue
         if setting == "skills" and skills is None and asked.skills is not None:
             continue  # a dry run, and they are not built yet
@@ -111,5 +129,5 @@ def _rows(
         )
         for request in requests:
             where = f"evaluation.{setting}: row {request.sample.id!r}"
-            row = (request.sample, request.shown, request.target, asked.max_new_tokens)
-            yield where, request.sample, partial(token_budget, processor, *row)
+            asks = (request.sample, request.shown, request.target, asked.max_new_tokens)
+            yield where, request.sample, partial(token_budget, processor, *asks)

@@ -12,16 +12,34 @@ from pydantic import TypeAdapter
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
 from trimpi.quiet import quiet
-from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig
+from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig, TrainingConfig
 from trimpi.resolve import resolve_callable
 from trimpi.runs import read_json, write_json
 from trimpi.sample import DataFolder
 
 
 def run_stage(
-    recipe: Recipe, config: StageConfig, model: Path, data: Path, output: Path, seed: int
+    recipe: Recipe,
+    config: StageConfig,
+    model: Path,
+    data: Path,
+    output: Path,
+    seed: int,
+    *,
+    base: Path | None = None,
+    replay: Path | None = None,
 ) -> Path:
     """Run a stage and return the model folder that it leaves.
+
+    Args:
+        recipe: how to load the model, devices, grader.
+        config: the stage.
+        model: the model folder that enters.
+        data: the data folder.
+        output: the stage folder.
+        seed: the training seed.
+        base: the model folder that the recipe starts from.
+        replay: the folder of general examples.
 
     Raises:
         UserError: from the stage, or when its processes end with an error.
@@ -34,8 +52,11 @@ def run_stage(
         "output": str(output),
         "seed": seed,
         "grader": recipe.model_dump(mode="json")["grader"],
+        "base": None if base is None else str(base),
+        "replay": None if replay is None else str(replay),
     }
-    if recipe.devices == 1 and recipe.launcher is None:
+    alone = not isinstance(config, TrainingConfig)  # arithmetic on files needs no devices
+    if alone or (recipe.devices == 1 and recipe.launcher is None):
         return run_job(job)
     file = output / "job.json"
     write_json(file, job)
@@ -67,6 +88,8 @@ def run_job(job: dict[str, Any]) -> Path:
         output=Path(job["output"]),
         seed=job["seed"],
         grader=make_grader(job["grader"], "grader"),
+        base=None if job["base"] is None else Path(job["base"]),
+        replay=None if job["replay"] is None else DataFolder(Path(job["replay"])),
     )
     try:
         return Path(run(config, inputs))

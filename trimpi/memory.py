@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimpi.errors import UserError
-from trimpi.recipe import DistillConfig, ModelConfig, RlConfig, StageConfig
+from trimpi.recipe import DistillConfig, ModelConfig, RlConfig, TrainingConfig
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -91,7 +91,7 @@ def read_size(model: Path) -> ModelSize:
 def estimate(
     size: ModelSize,
     model: ModelConfig,
-    config: StageConfig,
+    config: TrainingConfig,
     training_tokens: int,
     generation_tokens: int,
     devices: int,
@@ -130,6 +130,8 @@ def estimate(
     if isinstance(config, RlConfig):
         if config.beta and config.lora is None:
             parts["reference"] = size.parameters * width / shards
+        elif config.beta and config.kl_reference == "base":
+            parts["reference"] = stored
         if not config.trainer.get("use_vllm"):
             sequences = config.rollouts / devices
             parts["cache"] = sequences * generation_tokens * size.cache_per_token * narrow
@@ -144,7 +146,7 @@ def estimate(
     return {**found, "total": sum(found.values())}
 
 
-def _dtype(size: ModelSize, model: ModelConfig, config: StageConfig) -> str:
+def _dtype(size: ModelSize, model: ModelConfig, config: TrainingConfig) -> str:
     """`auto` trains all weights in float32 and keeps a frozen base as it is stored."""
     if model.dtype != "auto":
         return model.dtype

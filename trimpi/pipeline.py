@@ -22,11 +22,17 @@ from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.quiet import quiet
-from trimpi.recipe import EfficiencyConfig, Recipe, StageConfig
+from trimpi.recipe import (
+    EfficiencyConfig,
+    InterpolateConfig,
+    Recipe,
+    StageConfig,
+    SupervisedConfig,
+)
 from trimpi.recipe_file import dump_recipe
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
-from trimpi.row_checks import check_rows
+from trimpi.row_checks import check_replay, check_rows
 from trimpi.runs import (
     STAGE,
     STARTED,
@@ -50,6 +56,15 @@ from trimpi.seeds import run_seeds
 NO_EFFECT = ("logging_steps", "save_steps")
 """Keys of a stage that change nothing of its result, so that a change redoes nothing."""
 
+YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "texts": (None, ("texts_epochs",)),
+    "replay_ratio": (0.0, ()),
+    "kl_reference": ("start", ()),
+    "instance_filter": ("none", ("filter_rollouts", "filter_solved")),
+}
+"""Keys of a stage that older runs do not know: the value that switches each off, and the keys that
+mean nothing then."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -63,6 +78,8 @@ class Task:
     data_digest: str
     skills: Path | None
     skills_digest: str | None
+    replay: Path | None
+    replay_digest: str | None
     overwrite: bool
 
 
@@ -87,8 +104,9 @@ def run_recipe(
         for seed in recipe.all_seeds:
             _open_folders(task, seed)
         skills = None if task.skills is None else DataFolder(task.skills)
+        replay = None if task.replay is None else DataFolder(task.replay)
         check = resolve_callable("trimpi.context:check_context", "model")
-        check(recipe, task.model, DataFolder(task.data), skills)
+        check(recipe, task.model, DataFolder(task.data), skills, replay)
         write_text(run / "recipe.yaml", dump_recipe(recipe))
         record = {"name": recipe.name, "started": started, "versions": versions()}
         record |= {"command": sys.argv, "model_digest": task.model_digest}
@@ -177,6 +195,7 @@ def _regrade(recipe: Recipe, run: Path, chain: tuple[str, ...], say: Say) -> Non
         raise UserError(f"{run}: no evaluation of {chain_name(chain)} to grade again")
     for folder in folders:
         grade_again(folder, grader, diagnose)
+        resolve_callable("trimpi.evaluate.referral.setting:regrade", "evaluation")(folder)
         say(f"{folder}: graded again")
 
 
@@ -189,6 +208,10 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
     skills = None
     if (config := recipe.evaluation.skills) is not None:
         skills = prepare_data(config, run / "skills", "evaluation.skills", say, overwrite)
+    replay = None
+    if recipe.replay is not None:
+        replay = prepare_data(recipe.replay, run / "replay", "replay", say, overwrite)
+        check_replay(recipe, replay, data, skills)
     return Task(
         recipe=recipe,
         run=run,
@@ -198,6 +221,8 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
         data_digest=data_digest(data.root, data.card),
         skills=None if skills is None else skills.root,
         skills_digest=None if skills is None else data_digest(skills.root, skills.card),
+        replay=None if replay is None else replay.root,
+        replay_digest=None if replay is None else data_digest(replay.root, replay.card),
         overwrite=overwrite,
     )
 
@@ -206,21 +231,23 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
     """Everything that the model at the end of `chain` depends on."""
     model = task.recipe.model.model_dump(mode="json", exclude={"path", "revision"})
     stages = [task.recipe.stages[name] for name in chain]
+    replayed = any(isinstance(s, SupervisedConfig) and s.replay_ratio for s in stages)
     return {
         "stages": [_stage_identity(stage) for stage in stages],
         "model": {**model, "digest": task.model_digest},
         "data": task.data_digest,
+        **({"replay": task.replay_digest} if replayed else {}),
         "grader": make_grader(task.recipe.grader, "grader").identity,
         "seed": seed,
     }
 
 
 def _stage_identity(stage: StageConfig) -> dict[str, Any]:
-    """The settings of a stage; texts only where there are some, so that older runs go on."""
+    """The settings of a stage; younger keys only where they are used, so that older runs go on."""
     settings = stage.model_dump(mode="json", exclude=set(NO_EFFECT))
-    if settings.get("texts") is None:
-        settings = {k: v for k, v in settings.items() if k not in ("texts", "texts_epochs")}
-    return settings
+    unused = {k for key, (off, more) in YOUNGER.items() if settings.get(key, off) == off
+              for k in (key, *more)}  # fmt: skip
+    return {key: value for key, value in settings.items() if key not in unused}
 
 
 def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
@@ -230,7 +257,9 @@ def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[
         left_out.add("efficiency")  # which older runs do not know
     if "retrieved" not in evaluation.settings:
         left_out.add("retrieval")
+    left_out.add("referral")  # judged after, of completions that do not depend on it
     measured = evaluation.model_dump(mode="json", exclude=left_out)
+    measured["settings"] = [name for name in measured["settings"] if name != "referral"]
     return {**identity_of(task, seed, chain), "evaluation": measured, "skills": task.skills_digest}
 
 
@@ -305,7 +334,9 @@ def _train(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say)
         resumed = any((folder / "checkpoints").glob("checkpoint-*"))
         say(f"{name}: {'resumes' if resumed else 'starts'}")
         start = time.time()
-        run_stage(task.recipe, task.recipe.stages[chain[-1]], model, task.data, folder, seed)
+        stage = task.recipe.stages[chain[-1]]
+        ours = {"base": task.model, "replay": task.replay}
+        run_stage(task.recipe, stage, model, task.data, folder, seed, **ours)
         seconds = time.time() - start
         if read_json(folder / STAGE) is None:
             raise RuntimeError(f"{folder}: the stage returned without its {STAGE}")
@@ -314,7 +345,8 @@ def _train(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say)
     check_model_folder(folder / "model")
     result = {"model_digest": model_digest(folder / "model"), "seconds": round(seconds, 1)}
     finish(folder, identity, result)
-    say(f"{name}: trained in {minutes(seconds)}{_progress(folder)}")
+    made = "made" if isinstance(task.recipe.stages[chain[-1]], InterpolateConfig) else "trained"
+    say(f"{name}: {made} in {minutes(seconds)}{_progress(folder)}")
     return folder / "model"
 
 
@@ -344,6 +376,11 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
             say(f"{name}: {', '.join(other)} had scores of another grader, graded again")
         else:
             say(f"{name}: done already, skipped")
+        if "referral" in task.recipe.evaluation.settings:
+            judged = resolve_callable("trimpi.evaluate.referral.setting:refer", "evaluation")(
+                folder, task.recipe, DataFolder(task.data)
+            )
+            say(f"{name}: referral by {judged['judge']}, {_referral(judged)}")
         return
     say(f"{name}: starts")
     quiet()
@@ -354,6 +391,12 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     summary = evaluate(model, _asked(task.recipe, chain), data, skills, folder, grader, seed)
     finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
     say(f"{name}: {minutes(time.time() - start)}")
+
+
+def _referral(judged: dict[str, Any]) -> str:
+    mean = judged["score"]["value"]
+    unscored = f", {judged['unscored']} unscored" if judged["unscored"] else ""
+    return ("no scores" if mean is None else f"mean {mean:.2f} of 10") + unscored
 
 
 def alone_in(run: Path) -> AbstractContextManager[None]:

@@ -29,11 +29,18 @@ from trimpi.resolve import MODULE_NAME
 
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal[
-    "no_policy", "in_context", "retrieved", "override", "recital", "efficiency", "skills"
+    "no_policy",
+    "in_context",
+    "retrieved",
+    "override",
+    "recital",
+    "efficiency",
+    "skills",
+    "referral",
 ]
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
-KINDS = ("cpt", "sft", "distill", "rl")
+KINDS = ("cpt", "sft", "distill", "rl", "interpolate")
 
 
 class ModelConfig(Section):
@@ -75,9 +82,14 @@ class LoraConfig(Section):
 
 
 class StageConfig(Section):
-    """What all stages share. Sizes are global: over all devices."""
+    """A stage: a model folder in, a model folder out."""
 
     kind: str
+
+
+class TrainingConfig(StageConfig):
+    """What all stages that train share. Sizes are global: over all devices."""
+
     split: str
     limit: PositiveInt | None = None
     """Use only the first `limit` rows of the split."""
@@ -116,11 +128,14 @@ class StageConfig(Section):
         return value
 
 
-class SupervisedConfig(StageConfig):
+class SupervisedConfig(TrainingConfig):
     """A stage that learns from written targets."""
 
     batch_size: PositiveInt
     """Samples per optimizer update, over all devices."""
+    replay_ratio: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    """Share of the stage's training sequences that are general examples of the recipe's
+    `replay`; 0.25 is one of four. The stage's own rows are all kept."""
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
@@ -214,7 +229,7 @@ class DistillConfig(SupervisedConfig):
         return self
 
 
-class RlConfig(StageConfig):
+class RlConfig(TrainingConfig):
     """GRPO, and with `policy_fraction` > 0 PolicyRollout GRPO (paper, stage 3)."""
 
     kind: Literal["rl"] = "rl"
@@ -231,6 +246,8 @@ class RlConfig(StageConfig):
     """Optimizer updates made from one rollout batch, each on an equal share of its prompts.
     From the second on the ratio leaves 1 and clipping acts."""
     beta: NonNegative = 0.01
+    kl_reference: Literal["start", "base"] = "start"
+    """What the KL term pulls towards: the model that enters the stage, or the recipe's `model`."""
     epsilon: PositiveFloat = 0.2
     epsilon_high: PositiveFloat = 0.3
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "grpo"
@@ -241,6 +258,13 @@ class RlConfig(StageConfig):
     preflight_prompts: Count = 16
     """Prompts tried before the first step: pass rate and groups without signal; 0 skips it."""
     preflight_rollouts: Annotated[int, Field(ge=2, strict=True)] = 4
+    instance_filter: Literal["none", "solvable", "free_only"] = "none"
+    """Leave out prompts that the model never solves before training: `solvable` tries with and
+    without the policy in context, `free_only` without it alone (RIF-RFT, arXiv 2507.05386)."""
+    filter_rollouts: Annotated[int, Field(ge=2, strict=True)] = 8
+    """Completions a prompt that the filter judges by."""
+    filter_solved: Flag = False
+    """Also leave out prompts that are always solved, which give no signal either."""
 
     @property
     def rollouts(self) -> int:
@@ -271,6 +295,7 @@ class RlConfig(StageConfig):
                 f"policy_fraction {self.policy_fraction} of group_size {self.group_size} is "
                 f"{aware:g} completions; choose a share that gives a whole number"
             )
+        problems += self._unused_controls()
         if self.format_weight >= self.accuracy_weight:
             problems.append(
                 f"format_weight {self.format_weight:g} must be below accuracy_weight "
@@ -280,8 +305,37 @@ class RlConfig(StageConfig):
             raise ValueError("\n".join(problems))
         return self
 
+    def _unused_controls(self) -> list[str]:
+        """Settings against forgetting that would do nothing, or cannot be done."""
+        problems = []
+        if self.kl_reference == "base" and self.beta == 0:
+            problems.append("kl_reference 'base' does nothing with beta 0; raise beta or drop it")
+        if self.instance_filter == "none" and self.filter_solved:
+            problems.append("filter_solved belongs to instance_filter; choose one, or drop it")
+        halved = self.instance_filter == "solvable" and self.policy_fraction > 0
+        if halved and self.filter_rollouts % 2:
+            problems.append(
+                f"filter_rollouts {self.filter_rollouts} is odd; half of them see the policy, so "
+                "give an even number"
+            )
+        return problems
 
-AnyStage = Annotated[CptConfig | SftConfig | DistillConfig | RlConfig, Field(discriminator="kind")]
+
+class InterpolateConfig(StageConfig):
+    """Weights between the recipe's base model and the model that enters: no training.
+
+    theta = (1 - weight) * base + weight * entering (WiSE-FT, arXiv 2109.01903).
+    """
+
+    kind: Literal["interpolate"] = "interpolate"
+    weight: Annotated[float, Field(ge=0, le=1, strict=True)]
+    """Share of the model that enters; 0 gives the base back."""
+
+
+AnyStage = Annotated[
+    CptConfig | SftConfig | DistillConfig | RlConfig | InterpolateConfig,
+    Field(discriminator="kind"),
+]
 
 
 class DataConfig(Section):
@@ -331,6 +385,30 @@ class RetrievalConfig(Section):
     """Always show what comes before the first section: title and general instruction."""
 
 
+class ReferralConfig(Section):
+    """Who judges, 0 to 10, how faithfully the reasoning of `no_policy` cites the policy."""
+
+    judge: Annotated[str, Field(pattern=rf"^(exact|endpoint|transformers)$|{MODULE_NAME}")] = (
+        "exact"
+    )
+    """`exact` (rules by id), `endpoint`, `transformers`, or `package.module:function` that makes a
+    generator to be asked, or a judge."""
+    args: Mapping[str, Any] = Field(default_factory=dict)
+    """Arguments of what makes the generator, such as `{model: gpt-4.1-mini}`; no secrets."""
+    limit: PositiveInt | None = None
+    """Only the first `limit` completions."""
+    max_new_tokens: PositiveInt = 512
+    """Limit of a model's answer."""
+    pictures: Flag = True
+    """Show a model the pictures of the policy; false for models that take none."""
+
+    @model_validator(mode="after")
+    def _exact_takes_none(self) -> Self:
+        if self.judge == "exact" and self.args:
+            raise ValueError("the exact judge takes no 'args'; drop them, or name another judge")
+        return self
+
+
 class EvaluationConfig(Section):
     """What is measured on the base model and on the model of every arm."""
 
@@ -349,6 +427,7 @@ class EvaluationConfig(Section):
     """Policy-free tasks for the forgetting number; needed by the setting `skills`."""
     retrieval: RetrievalConfig = RetrievalConfig()
     efficiency: EfficiencyConfig = EfficiencyConfig()
+    referral: ReferralConfig = ReferralConfig()
     diagnose: ModuleName | None = None
     """`package.module:function` that finds the first error of a chain of thought."""
 
@@ -356,6 +435,15 @@ class EvaluationConfig(Section):
     def _skills_given(self) -> Self:
         if "skills" in self.settings and self.skills is None:
             raise ValueError("the setting 'skills' needs the key 'skills' (builder or folder)")
+        return self
+
+    @model_validator(mode="after")
+    def _completions_to_judge(self) -> Self:
+        if "referral" in self.settings and "no_policy" not in self.settings:
+            raise ValueError(
+                "the setting 'referral' judges the completions of 'no_policy'; add that to"
+                " 'settings'"
+            )
         return self
 
 
@@ -391,6 +479,8 @@ class Recipe(Section):
     """Stages by name, in order; `kind` may be left out where the name is a kind."""
     arms: Mapping[str, tuple[str, ...]] | None = None
     """Chains of stages to compare; None is one arm `main` of all stages. `[]` is the base model."""
+    replay: DataConfig | None = None
+    """General examples that stages with a `replay_ratio` mix in, against forgetting."""
     evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
 
@@ -433,6 +523,11 @@ class Recipe(Section):
         if self.arms is None:
             return {"main": tuple(self.stages)}
         return dict(self.arms)
+
+    @property
+    def trained(self) -> dict[str, TrainingConfig]:
+        """The stages that train, by name."""
+        return {n: s for n, s in self.stages.items() if isinstance(s, TrainingConfig)}
 
     def target_of(self, arm: str) -> Literal["cot", "answer"]:
         """The response format asked of an arm in evaluation."""

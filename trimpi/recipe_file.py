@@ -180,6 +180,8 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
         return config if args is None else config.model_copy(update={"args": args})
 
     changes["data"] = located(recipe.data, "data")
+    if recipe.replay:
+        changes["replay"] = located(recipe.replay, "replay")
     if skills := recipe.evaluation.skills:
         skills = located(skills, "evaluation.skills")
         changes["evaluation"] = recipe.evaluation.model_copy(update={"skills": skills})

@@ -64,7 +64,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             fault = "a stage name holds letters, digits, _ and -, and is not 'base' or 'eval'"
             problems.append((f"stages.{name}", fault))
         kind = stages[name].get("kind", name) if isinstance(stages.get(name), Mapping) else name
-        if name in ("cpt", "sft", "distill", "rl") and kind != name:
+        if name in ("cpt", "sft", "distill", "rl", "interpolate") and kind != name:
             fault = f"a stage named {name!r} is of that kind, not {kind!r}; rename it"
             problems.append((f"stages.{name}.kind", fault))
     seeds = data.get("seeds")
@@ -79,6 +79,9 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             problems.append(("arms", "the mapping is empty; name an arm or drop the key"))
         for arm, chain in arms.items():
             problems += _chain_problems(str(arm), chain, names)
+            problems += _start_problems(str(arm), chain, stages)
+    else:
+        problems += _start_problems("main", names, stages)
     evaluation = data.get("evaluation")
     targets = evaluation.get("targets") if isinstance(evaluation, Mapping) else None
     if not isinstance(targets, Mapping):
@@ -87,7 +90,46 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         if arm not in [*known_arms, "base"]:
             hint = did_you_mean(str(arm), [*known_arms, "base"])
             problems.append((f"evaluation.targets.{arm}", f"unknown arm {arm!r}; {hint}"))
+    problems += _replay_problems(data, stages)
     return problems + _target_problems(arms, targets)
+
+
+def _start_problems(arm: str, chain: Any, stages: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    """An interpolation at the start of a chain would mix the base with itself."""
+    first = chain[0] if isinstance(chain, list | tuple) and chain else None
+    stage = stages.get(first) if isinstance(first, str) else None
+    kind = stage.get("kind", first) if isinstance(stage, Mapping) else None
+    if kind != "interpolate":
+        return []
+    fault = f"{first!r} interpolates between the base and a trained model; put a stage before it"
+    return [(f"arms.{arm}.0", fault)]
+
+
+def _replay_problems(data: Mapping[str, Any], stages: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    """Replay without examples, examples that nothing uses, and those that are measured on."""
+    replay, problems = data.get("replay"), []
+    ratios = {
+        str(name): ratio
+        for name, stage in stages.items()
+        if isinstance(stage, Mapping) and (ratio := stage.get("replay_ratio"))
+    }
+    if replay is None:
+        fault = "needs general examples; give the recipe a 'replay' (builder or folder)"
+        return [(f"stages.{name}.replay_ratio", fault) for name in ratios]
+    if not ratios:
+        fault = "no stage has a replay_ratio; give one to a cpt or sft stage, or drop the section"
+        problems.append(("replay", fault))
+    evaluation = data.get("evaluation")
+    skills = evaluation.get("skills") if isinstance(evaluation, Mapping) else None
+    if isinstance(replay, Mapping) and isinstance(skills, Mapping):
+        ours, theirs = ({**{"seed": 0, "args": {}}, **x} for x in (replay, skills))
+        if all(ours.get(k) == theirs.get(k) for k in ("builder", "args", "seed", "folder")):
+            fault = (
+                "the same examples as evaluation.skills: forgetting would be measured on rows "
+                "that were trained; give another seed or folder"
+            )
+            problems.append(("replay", fault))
+    return problems
 
 
 def _target_problems(arms: Any, targets: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,9 @@ from trimpi.graders import check_labels
 from trimpi.grading import Grader
 from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.prompt import form_fault, text_fault
-from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig, StageConfig
+from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig, TrainingConfig
+from trimpi.replay import check_general, refuse_measured
+from trimpi.resolve import resolve_callable
 from trimpi.sample import DataFolder, Sample
 
 SPLIT_OF = {
@@ -34,8 +36,8 @@ def check_rows(
         UserError: all faults (of a split the first 20), each with its file and row.
     """
     evaluation = recipe.evaluation
-    users: list[tuple[str, str, int | None, StageConfig | None]] = [
-        (name, stage.split, stage.limit, stage) for name, stage in recipe.stages.items()
+    users: list[tuple[str, str, int | None, TrainingConfig | None]] = [
+        (name, stage.split, stage.limit, stage) for name, stage in recipe.trained.items()
     ]
     texts = {s.texts for s in recipe.stages.values() if isinstance(s, CptConfig) and s.texts}
     users += [("", split, None, None) for split in sorted(texts)]
@@ -79,11 +81,40 @@ def check_rows(
         for policy, place in used.items():
             faults = list(_picture_faults(data.policies[policy].images, opened))
             problems += [f"{place}: {fault}" for fault in faults]
+    if not problems:  # else some rows cannot be read
+        check = resolve_callable("trimpi.evaluate.referral.setting:referral_problems", "evaluation")
+        problems = check(recipe, data)
     if problems:
         raise UserError.join(list(dict.fromkeys(problems)))
 
 
-def _unfit(sample: Sample, name: str, stage: StageConfig | None) -> Iterator[str]:
+def check_replay(
+    recipe: Recipe, replay: DataFolder, data: DataFolder | None, skills: DataFolder | None
+) -> None:
+    """Read all general examples: answers, and that the evaluation does not ask them.
+
+    Args:
+        recipe: its evaluation says which splits are asked.
+        replay: folder of the general examples.
+        data: the data folder, None where it is not built yet.
+        skills: the skills folder, None where there is none or it is not built yet.
+
+    Raises:
+        UserError: rows that cannot be trained on, or that are measured on.
+    """
+    check_general(replay)
+    measured: dict[str, tuple[DataFolder, list[Sample]]] = {}
+    if skills is not None:
+        rows = [sample for split in skills.splits for sample in skills.read(split)]
+        measured["evaluation.skills"] = (skills, rows)
+    for key in ("split", "override_split") if data is not None else ():
+        split = getattr(recipe.evaluation, key)
+        if data is not None and split in data.splits:
+            measured[f"evaluation.{key}"] = (data, data.read(split))
+    refuse_measured(replay, measured)
+
+
+def _unfit(sample: Sample, name: str, stage: TrainingConfig | None) -> Iterator[str]:
     """What a stage needs and a row lacks."""
     reasons = isinstance(stage, CptConfig) or (
         isinstance(stage, SftConfig) and stage.target == "cot"

@@ -1,6 +1,6 @@
 """The run folder: what is written where, and how a finished step is told from a broken one.
 
-    RUN/recipe.yaml  run.json  data/  skills/
+    RUN/recipe.yaml  run.json  data/  skills/  replay/
     RUN/seed-S/<stage1>+<stage2>/    a stage folder: model/, checkpoints/, metrics.jsonl, stage.json
     RUN/seed-S/eval/<chain|base>/<setting>/
     RUN/report/

@@ -10,26 +10,29 @@ from trimpi.recipe import (
     DistillConfig,
     RlConfig,
     SftConfig,
-    StageConfig,
     SupervisedConfig,
+    TrainingConfig,
 )
+from trimpi.replay import general_count
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Optimizer updates of a stage; `arithmetic` is the derivation in words.
 
-    `accumulation` counts forward and backward passes of a device per update.
+    `accumulation` counts forward and backward passes of a device per update, `general` the
+    general examples of an epoch.
     """
 
     rows: int
     updates: int
     accumulation: int
     arithmetic: str
+    general: int = 0
 
 
 def plan_schedule(
-    config: StageConfig,
+    config: TrainingConfig,
     rows: int,
     devices: int,
     key: str = "stage",
@@ -59,7 +62,7 @@ def plan_schedule(
             f"{key}: a batch of {config.batch_size} is not a multiple of micro_batch_size "
             f"{config.micro_batch_size} x {devices} devices; change one of them"
         )
-    accumulation = config.batch_size // share
+    accumulation, general = config.batch_size // share, 0
     if isinstance(config, RlConfig):
         updates, text = _rollouts(config, rows, devices, key)
         unit = "completions"
@@ -73,7 +76,13 @@ def plan_schedule(
         if isinstance(config, CptConfig) and config.texts is not None:
             seen += texts * config.texts_epochs
             times = f" x {config.texts_epochs}" if config.texts_epochs > 1 else ""
-            what = f"({rows} rows + {texts} texts{times})"
+            what += f" + {texts} texts{times}"
+        if config.replay_ratio:
+            general = general_count(seen, config.replay_ratio)
+            seen += general
+            what += f" + {general} general"
+        if " + " in what:
+            what = f"({what})"
         passes = math.ceil(seen / share)
         per_epoch = math.ceil(passes / accumulation)
         updates = max(1, math.ceil(per_epoch * config.epochs))
@@ -92,6 +101,7 @@ def plan_schedule(
         rows=rows,
         updates=updates,
         accumulation=accumulation,
+        general=general,
         arithmetic=(
             f"{text} = {updates} updates of {config.batch_size} {unit} "
             f"({config.micro_batch_size} per pass x {_count(accumulation, 'pass', 'passes')} x "

@@ -1,6 +1,6 @@
 """What a stage really feeds to the model: every token of a row with its label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,11 +18,22 @@ from trimpi.model_source import locate
 from trimpi.pipeline import prepare_data
 from trimpi.policy import Policy
 from trimpi.prompt import build_messages
-from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    Recipe,
+    RlConfig,
+    SftConfig,
+    SupervisedConfig,
+)
 from trimpi.recipe_rules import did_you_mean
+from trimpi.replay import check_general
+from trimpi.sample import Sample
 from trimpi.stages import cpt, sft
+from trimpi.stages.general import encode_general
 from trimpi.terminal_text import harmless as harmless
 
+REPLAY = "replay"
 STYLES = {"in the loss": "bold green", "not in the loss": "default", "visual": "blue"}
 
 
@@ -53,7 +64,8 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
         recipe: with local paths absolute.
         run: the run folder.
         stage: name of a stage of the recipe.
-        row: index into the stage's split; the texts of a CPT stage count on behind it.
+        row: index into the stage's split; the texts of a CPT stage count on behind it, and the
+            general examples of a stage with a replay ratio behind those.
         console: where to print.
 
     Raises:
@@ -67,19 +79,21 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     data = prepare_data(
         recipe.data, run / "data", "data", lambda line: console.print(f"[dim]{line}")
     )
-    samples, split, first = data.read(config.split), config.split, 0
-    known = f"{split} has rows 0 to {len(samples) - 1}"
+    rows_of = {config.split: data.read(config.split)}
     if isinstance(config, CptConfig) and config.texts is not None:
-        texts = data.read(config.texts)
-        known += f", {config.texts} rows {len(samples)} to {len(samples) + len(texts) - 1}"
-        if row >= len(samples):
-            samples, split, first = texts, config.texts, len(samples)
-    if row - first >= len(samples):
-        raise UserError(f"row {row}: {known}; choose one")
-    sample, model = samples[row - first], locate(recipe.model, weights=False)
+        rows_of[config.texts] = data.read(config.texts)
+    replay = None
+    if isinstance(config, SupervisedConfig) and config.replay_ratio:
+        assert recipe.replay is not None
+        replay = prepare_data(
+            recipe.replay, run / "replay", "replay", lambda line: console.print(f"[dim]{line}")
+        )
+        rows_of[REPLAY] = check_general(replay)
+    split, row, sample = _found(rows_of, row)
+    model = locate(recipe.model, weights=False)
     processor = load_processor(model, recipe.model)
     visual = visual_token_ids(load_config(model, recipe.model), processor.tokenizer)
-    title = f"{stage} ({config.kind}), {split} row {row - first}, id {sample.id}"
+    title = f"{stage} ({config.kind}), {split} row {row}, id {sample.id}"
     if isinstance(config, RlConfig):
         aware = sum(aware_in_group(config.group_size, config.policy_fraction))
         free = config.group_size - aware
@@ -93,13 +107,15 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
             print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
         console.print("in the loss: the sampled completions, behind the first of these prompts")
         return
-    if isinstance(config, DistillConfig):
+    if split == REPLAY and isinstance(config, SupervisedConfig) and replay is not None:
+        encoded, budget = encode_general(config, replay, processor, sample, visual)
+    elif isinstance(config, DistillConfig):
         for name, seen in (("answered from", data.policy_of(sample)), ("trained on behind", None)):
             encoded = encode_text(processor, build_messages(sample, seen, config.target))
             print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
         console.print("in the loss: the model's own completion, behind the second of these prompts")
         return
-    if split != config.split:
+    elif split != config.split:
         encoded, budget = cpt.encode_text_row(processor, sample, visual)
     elif isinstance(config, CptConfig):
         encoded, budget = cpt.encode(config, data, processor, sample, visual)
@@ -108,6 +124,18 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     print_tokens(console, title, tokens_of(processor, encoded, visual))
     parts = ", ".join(f"{name} {count}" for name, count in vars(budget).items() if count)
     console.print(f"{budget.total} tokens: {parts}", highlight=False)
+
+
+def _found(parts: Mapping[str, Sequence[Sample]], row: int) -> tuple[str, int, Sample]:
+    """The split that row number `row` of all parts is of, its number there, and the row."""
+    first, known = 0, []
+    for split, samples in parts.items():
+        if row < first + len(samples):
+            return split, row - first, samples[row - first]
+        has = "has rows" if not first else "rows"
+        known.append(f"{split} {has} {first} to {first + len(samples) - 1}")
+        first += len(samples)
+    raise UserError(f"row {row}: {', '.join(known)}; choose one")
 
 
 def tokens_of(processor: Any, encoded: Encoded, visual: frozenset[int]) -> list[Shown]:

@@ -7,7 +7,7 @@ from typing import Any
 from trimpi.budget import TokenBudget, token_budget
 from trimpi.errors import UserError
 from trimpi.prompt import Target
-from trimpi.recipe import DistillConfig, RlConfig, SftConfig, StageConfig
+from trimpi.recipe import DistillConfig, RlConfig, SftConfig, TrainingConfig
 from trimpi.sample import DataFolder, Sample
 
 
@@ -64,7 +64,7 @@ def measure(
     return max(found, key=lambda lengths: lengths.full.total)
 
 
-def longest_sequence(config: StageConfig, lengths: Lengths) -> tuple[int, int]:
+def longest_sequence(config: TrainingConfig, lengths: Lengths) -> tuple[int, int]:
     """Tokens of a stage's longest row, as (in training, in generation); 0 where it generates none.
 
     For RL and context distillation both prompts leave room for `max_new_tokens`.

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from trimpi.recipe import ModelConfig, RlConfig, StageConfig
+from trimpi.recipe import ModelConfig, RlConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
 
 CONFIGS = {
@@ -23,7 +23,7 @@ def known_fields(kind: str) -> list[str]:
     return [field.name for field in dataclasses.fields(config) if field.init]
 
 
-def trainer_problems(stages: Mapping[str, StageConfig]) -> list[str]:
+def trainer_problems(stages: Mapping[str, TrainingConfig]) -> list[str]:
     """One line for each key of a `trainer:` mapping that the config class does not know."""
     problems = []
     for name, stage in stages.items():
@@ -41,6 +41,19 @@ def trainer_problems(stages: Mapping[str, StageConfig]) -> list[str]:
 def rl_conflicts(config: RlConfig, model: ModelConfig, key: str) -> list[str]:
     """One line for each key of `trainer:` that cannot go with the RL stage at `key`."""
     problems = []
+    if config.kl_reference == "base":
+        if config.trainer.get("sync_ref_model"):
+            problems.append(
+                f"{key}.trainer.sync_ref_model: moves the reference away from the base; drop it, "
+                "or kl_reference"
+            )
+        sharding = [name for name in ("fsdp", "deepspeed") if config.trainer.get(name)]
+        problems += [
+            f"{key}.trainer.{name}: does not shard the reference that kl_reference base needs "
+            "under LoRA; drop either, or train all parameters"
+            for name in sharding
+            if config.lora is not None
+        ]
     if config.trainer.get("use_vllm"):
         if config.policy_fraction and config.trainer.get("off_policy_mask_threshold") is not None:
             problems.append(

@@ -7,7 +7,14 @@ from typer.testing import CliRunner
 
 from trimpi.checks import Findings, check_recipe
 from trimpi.cli import app
-from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    InterpolateConfig,
+    Recipe,
+    RlConfig,
+    SftConfig,
+)
 from trimpi.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +25,7 @@ BIG = [*CLEVR, GTA]
 SHIPPED = {
     "quickstart.yaml",
     "tiny/ablation.yaml",
+    "tiny/forgetting.yaml",
     "gta/qwen2_5_vl_7b.yaml",
     "gta/tiny.yaml",
     "policy_text/tiny.yaml",
@@ -171,12 +179,38 @@ def test_the_rivals_see_as_many_rows_as_the_stage_that_they_are_compared_with() 
     assert recipe.evaluation.retrieval.sections == 2
 
 
+def test_the_controls_of_forgetting_differ_from_trimpi_in_one_thing() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "tiny" / "forgetting.yaml")
+    assert recipe.all_seeds == (0, 1, 2) and recipe.replay is not None
+    assert recipe.evaluation.skills is not None
+    assert recipe.replay.seed != recipe.evaluation.skills.seed
+    plain = {kind: recipe.trained[kind].model_dump() for kind in ("cpt", "sft", "rl")}
+    changed = {
+        name: {key for key, value in stage.model_dump().items() if value != plain[stage.kind][key]}
+        for name, stage in recipe.trained.items()
+        if name not in (*plain, "direct")
+    }
+    assert changed == {
+        "cpt_replay": {"replay_ratio"},
+        "sft_replay": {"replay_ratio"},
+        "rl_base": {"kl_reference", "beta"},
+        "rl_solvable": {"instance_filter"},
+        "sft_lora": {"lora", "lr"},
+        "rl_lora": {"lora", "lr"},
+    }
+    weights = {n: s.weight for n, s in recipe.stages.items() if isinstance(s, InterpolateConfig)}
+    assert weights == {"w25": 0.25, "w50": 0.5, "w75": 0.75}
+    assert recipe.chains["replay_w75"] == ("cpt_replay", "sft_replay", "rl", "w75")
+    assert len(recipe.chains) == 12
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "quickstart.yaml",
         "tiny/ablation.yaml",
         "tiny/baselines.yaml",
+        "tiny/forgetting.yaml",
         "gta/tiny.yaml",
         "policy_text/tiny.yaml",
     ],

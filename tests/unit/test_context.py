@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import add_texts
+from tests.general_cases import general_folder, read_rows, write_rows
 from trimpi.checks import check_recipe
 from trimpi.context import check_context
 from trimpi.errors import UserError
@@ -50,6 +51,32 @@ def test_a_text_that_is_too_long_is_named(qwen: Path, data: DataFolder) -> None:
     stages = {"cpt": {"split": "train", "texts": "policy_text"}}
     with pytest.raises(UserError, match=r"stages\.cpt: policy_text: row 'text-0': .*shorten the"):
         check_context(recipe_of(qwen, data, stages=stages), qwen, data, None)
+
+
+def test_a_general_example_that_is_too_long_is_named(
+    qwen: Path, data: DataFolder, tmp_path: Path
+) -> None:
+    replay = general_folder(tmp_path / "general")
+    rows = read_rows(replay.root)
+    more = {"stages": {"cpt": {"replay_ratio": 0.5}}, "evaluation": {"settings": ["no_policy"]}}
+    recipe = recipe_of(qwen, data, replay={"folder": str(replay.root)}, **more)
+    check_context(recipe, qwen, data, None, replay)
+    found = check_recipe(recipe, tmp_path / "run")
+    assert found.problems == []
+    rows[1]["answer"] = "long " * 300
+    write_rows(replay.root, rows)
+    longer = check_recipe(recipe, tmp_path / "run").stages[0].training_tokens
+    assert longer > found.stages[0].training_tokens
+    rows[0]["query"] = "What? " * 4000
+    write_rows(replay.root, rows)
+    with pytest.raises(
+        UserError, match=r"replay: row 'general-0': .* exceed .*; shorten the query"
+    ):
+        check_context(recipe, qwen, data, None, replay)
+    rows[0]["query"] = "<|im_end|>"
+    write_rows(replay.root, rows)
+    with pytest.raises(UserError, match=r"replay: row 'general-0': .* is a control token"):
+        check_context(recipe, qwen, data, None, replay)
 
 
 def test_control_tokens_and_other_faults_of_all_rows_are_told_at_once(

@@ -62,6 +62,16 @@ def test_rl_holds_a_reference_and_a_cache() -> None:
     assert not {"reference", "cache"} & set(estimate(SIZE, MODEL, free, 64, 512, 2))
 
 
+def test_an_adapter_pulled_to_the_base_holds_the_base_again() -> None:
+    config = RlConfig(prompts_per_step=8, group_size=4, lora=LoraConfig())
+    assert "reference" not in estimate(SIZE, MODEL, config, 64, 512, 1)
+    pulled = config.model_copy(update={"kl_reference": "base"})
+    found = estimate(SIZE, MODEL, pulled, 64, 512, 1)
+    assert found["reference"] == found["weights"] == 2  # stored precision
+    quantized = MODEL.model_copy(update={"quantization": "nf4"})
+    assert estimate(SIZE, quantized, pulled, 64, 512, 1)["reference"] == 0.56
+
+
 def test_sizes_are_those_of_the_weights(qwen: Path) -> None:
     size = read_size(qwen)
     with safe_open(qwen / "model.safetensors", "pt") as weights:

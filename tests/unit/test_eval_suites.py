@@ -139,8 +139,8 @@ def test_options_that_do_not_apply(
 ) -> None:
     monkeypatch.setattr("trimpi.eval_suites.find_spec", lambda _: None)
     suite = ("--suite", f"mmlu_pro={rows}")
-    assert faults("eval", "r.yaml", "--shots", 0, "--judge", "x") == [
-        "--shots, --judge: goes with --suite; name a benchmark, or drop it"
+    assert faults("eval", "r.yaml", "--shots", 0, "--mode", "x") == [
+        "--shots, --mode: goes with --suite; name a benchmark, or drop it"
     ]
     assert "--arm and --set go with a recipe" in faults("eval", qwen, *suite, "--arm", "x")[0]
     assert "--regrade: benchmarks are scored again" in faults("eval", qwen, *suite, "--regrade")[0]

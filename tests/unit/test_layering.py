@@ -21,12 +21,13 @@ LAYERS = {
         "recipe", "recipe_file", "resolve", "retrieval", "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "control_tokens",
-        "adapter", "model", "schedule", "trainer_fields", "token_estimate", "memory", "bertscore"},
+        "adapter", "interpolate", "model", "replay", "schedule",
+        "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate", "benchmarks"},
     5: {"ask", "breakeven", "export", "report", "show", "data_step", "launch", "local_generator",
         "policy_view", "quiet", "seeds", "pipeline", "eval_suites",
         "vllm_generator", "checks", "row_checks", "context",
-        "doctor", "data_view", "console"},
+        "doctor", "data_view", "console", "model_command"},
     6: {"cli"},
 }  # fmt: skip
 """A module may import from its own layer and those before it."""

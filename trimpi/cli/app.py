@@ -26,6 +26,8 @@ export_app = typer.Typer(no_args_is_help=True, help="Data sets and models for ot
 app.add_typer(export_app, name="export")
 policy_app = typer.Typer(no_args_is_help=True, help="Check, show and compare policy files.")
 app.add_typer(policy_app, name="policy")
+model_app = typer.Typer(no_args_is_help=True, help="Models between two models.")
+app.add_typer(model_app, name="model")
 
 
 def main() -> None:

@@ -70,6 +70,8 @@ def build(
             data = prepare_data(recipe.data, folder / "data", "data", say, overwrite)
             if (skills := recipe.evaluation.skills) is not None:
                 prepare_data(skills, folder / "skills", "evaluation.skills", say, overwrite)
+            if recipe.replay is not None:
+                prepare_data(recipe.replay, folder / "replay", "replay", say, overwrite)
     elif re.fullmatch(MODULE_NAME, source):
         if output is None:
             raise UserError("--output: a builder needs the folder to write; give --output DIR")

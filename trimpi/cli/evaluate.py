@@ -55,8 +55,13 @@ def evaluate(
     backend: Annotated[
         str, typer.Option(help="transformers, vllm, endpoint, or module:function.")
     ] = "transformers",
-    judge: Annotated[str | None, typer.Option(help="wildguard_answers: the judge's model.")] = None,
-    judge_backend: Annotated[str, typer.Option(help="Back end of the judge.")] = "transformers",
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Model that judges referral (or exact), or wildguard_answers."),
+    ] = None,
+    judge_backend: Annotated[
+        str, typer.Option(help="The judge's: transformers, endpoint, or module:function.")
+    ] = "transformers",
     harness: Annotated[
         bool, typer.Option(help="mmlu_pro: run lm-eval's task as well, and compare.")
     ] = False,
@@ -91,15 +96,21 @@ def evaluate(
         "--max-new-tokens": max_new_tokens,
         "--batch-size": batch_size,
         "--backend": backend != "transformers",
-        "--judge": judge,
-        "--judge-backend": judge_backend != "transformers",
         "--harness": harness,
     }
     if alone := [name for name, value in given.items() if value]:
         raise UserError(f"{', '.join(alone)}: goes with --suite; name a benchmark, or drop it")
     from trimpi.pipeline import evaluate_arm
 
+    if judge is None and judge_backend != "transformers":
+        raise UserError("--judge-backend: needs a model; give --judge, or drop it")
+    if judge is not None and regrade:
+        raise UserError("--judge: asks a model, and --regrade loads none; drop either")
     recipe, folder = load(Path(target), sets, output)
+    if judge is not None:
+        from trimpi.evaluate.referral.make import judged_by
+
+        recipe = judged_by(recipe, judge, judge_backend)
     print_report(
         evaluate_arm(recipe, folder, arm or "base", say=say, regrade=regrade, overwrite=overwrite)
     )

@@ -16,13 +16,8 @@ from trimpi import __version__
 from trimpi.errors import UserError
 from trimpi.evaluate import efficiency, retrieved, scoring, serving
 from trimpi.evaluate.diagnosis import Diagnose
-from trimpi.evaluate.settings import (
-    OWN_GRADERS,
-    REASONED,
-    Request,
-    build_requests,
-    expand,
-)
+from trimpi.evaluate.referral.setting import refer
+from trimpi.evaluate.settings import OWN_GRADERS, REASONED, Request, build_requests, expand
 from trimpi.evaluate.store import (
     COMPLETIONS,
     SCORES,
@@ -89,6 +84,8 @@ def evaluate_model(
         diagnose = resolve_callable(config.diagnose, "evaluation.diagnose")
     summaries: dict[str, Any] = {}
     for name in expand(config.settings):
+        if name == "referral":
+            continue  # below, of completions that are there by then
         if name == "efficiency":
             summaries[name] = _run_efficiency(backend, data, config, target, output / name)
             continue
@@ -117,6 +114,8 @@ def evaluate_model(
             seed=seed,
         )
     backend.release()
+    if "referral" in config.settings:
+        summaries["referral"] = refer(output, recipe, data)
     return {"model": backend.digest, "target": target, "settings": summaries}
 
 

@@ -87,7 +87,10 @@ def _training(recipe: Mapping[str, Any], model: Path, arm: str) -> list[str]:
     for name in arms[arm]:
         stage = recipe["stages"][name]
         kind = stage.get("kind", name)
-        lines.append(f"| {name} | {kind} | `{stage.get('split', '')}` | {stage.get('lr')} |")
+        if kind == "interpolate":
+            kind = f"{stage['weight']:.0%} of this, the rest base weights"
+        rows = f"`{stage['split']}`" if "split" in stage else ""
+        lines.append(f"| {name} | {kind} | {rows} | {stage.get('lr', '')} |")
     digest = read_lineage(model).get("base_digest")
     return [*lines, "", f"Base weights: `{str(digest)[:12]}`." if digest else "", ""]
 

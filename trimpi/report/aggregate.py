@@ -15,6 +15,7 @@ from trimpi.report.curves import panels
 from trimpi.report.interference import interference
 from trimpi.report.load import Arm, Evaluation, Run, Stage
 from trimpi.report.paired import by_row, over
+from trimpi.report.referral import referral
 from trimpi.runs import chain_name
 
 RECITAL = ("recital", "recital_in_context")
@@ -29,6 +30,7 @@ def summarize(run: Run) -> dict[str, Any]:
     in the order of the policy, where rows name rules), `coverage` (of rules by the data),
     `changed_over` (the headline arm against each other arm on changed and on unchanged rows),
     `costs` (by arm), `break_even` (of the headline arm), `interference` (of policies),
+    `referral` (by model),
     `training` (by chain), `versions`, `seconds`.
     """
     recipe = run.recipe
@@ -56,6 +58,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "costs": costs(run),
         "break_even": None,
         "interference": interference(run, models),
+        "referral": referral(run),
         "training": _training(run),
         "versions": run.record.get("versions", {}),
         "seconds": run.record.get("seconds"),
@@ -278,7 +281,7 @@ def _training(run: Run) -> dict[str, Any]:
         ]
         result[name] = {
             "kind": stages[0].kind,
-            "steps": max(int(row.get("step", 0)) for s in stages for row in s.steps),
+            "steps": max((int(row.get("step", 0)) for s in stages for row in s.steps), default=0),
             "seeds": [stage.seed for stage in stages],
             "finished": all(bool(stage.record) for stage in stages),
             "seconds": mean_and_spread(seconds)[0] if seconds else None,
@@ -291,6 +294,7 @@ def _training(run: Run) -> dict[str, Any]:
             ),
             "verified": [v for s in stages if (v := s.record.get("verified"))],
             "preflight": {str(s.seed): s.preflight for s in stages if s.preflight},
+            **_controls(stages),
             "curves": {},
         }
     charts = panels(run)
@@ -300,6 +304,15 @@ def _training(run: Run) -> dict[str, Any]:
             curve.name: {"first": curve.ends[0], "last": curve.ends[1]} for curve in panel.curves
         }
     return result
+
+
+def _controls(stages: Sequence[Stage]) -> dict[str, Any]:
+    """What stages did against forgetting, by seed: replay, instances kept, an interpolation."""
+    found = {}
+    for key in ("replay", "instances", "distance"):
+        if by_seed := {str(s.seed): s.record[key] for s in stages if s.record.get(key) is not None}:
+            found[key] = by_seed
+    return found
 
 
 def _first(arm: Arm, setting: str) -> Evaluation | None:

@@ -143,7 +143,7 @@ def _stages(
         for seed in seeds:
             place = folder / f"seed-{seed}" / chain_name(chain)
             steps = read_metrics(place)
-            if steps:
+            if steps or (place / STAGE).is_file():
                 yield Stage(
                     chain,
                     str((configs.get(chain[-1]) or {}).get("kind", chain[-1])),

@@ -12,6 +12,7 @@ from trimpi.report import (
     cards,
     changed,
     interference,
+    referral,
     rules,
     serving,
     svg,
@@ -84,6 +85,7 @@ def _environment(escape: bool) -> Environment:
     environment.filters["quantity"] = quantity
     environment.filters["memory"] = serving.memory
     environment.filters["brief"] = serving.brief
+    environment.filters["referral_score"] = referral.shown
     return environment
 
 
@@ -135,6 +137,7 @@ def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
         "by_rule": rules.section(summary, _as_used(summary)),
         "changed": changed.section(summary, _as_used(summary)),
         "matrix": interference.section(summary, _as_used(summary)),
+        "referral": referral.section(summary),
         "serving": serving.table(summary["efficiency"]),
         "even": breakeven_words.section(summary["break_even"]),
         "known_errors": ERRORS,

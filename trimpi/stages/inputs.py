@@ -19,6 +19,8 @@ class StageInputs:
         output: the stage folder: checkpoints/, metrics.jsonl, model/, stage.json (written last).
         seed: fixes data order and initial adapters.
         grader: the recipe's grader; reward of the RL stage.
+        base: the model folder that the recipe starts from, for stages that compare with it.
+        replay: the recipe's general examples, for stages that mix them in.
     """
 
     model: Path
@@ -27,3 +29,5 @@ class StageInputs:
     output: Path
     seed: int
     grader: Grader
+    base: Path | None = None
+    replay: DataFolder | None = None

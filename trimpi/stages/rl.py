@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PrinterCallback
@@ -27,7 +29,6 @@ from trimpi.model import (
     load_processor,
     locate,
     lora_config,
-    model_digest,
     visual_token_ids,
 )
 from trimpi.prompt import build_messages
@@ -37,6 +38,13 @@ from trimpi.sample import Sample
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
+from trimpi.stages.instance_filter import INSTANCES, kept_rows, summary, words
+from trimpi.stages.kl_reference import (
+    add_reference,
+    kl_reference,
+    named_after_reference,
+    reference_of,
+)
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 from trimpi.stages.policy_rollout import PolicyRolloutTrainer
 from trimpi.stages.preflight import preflight, shown_lines
@@ -77,29 +85,35 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     settings = load_config(inputs.model, inputs.model_config)
     tokens = check_rows(config, inputs.data, samples, processor, context_limit(settings))
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
-    trainer = build_trainer(config, inputs, samples, plan, model, processor)
+    rows = list(range(len(samples)))
+    if config.instance_filter != "none":
+        rows = filter_instances(config, inputs, samples, model, processor)
+        plan = plan_batches(config, len(rows), device_count())
+    trainer = build_trainer(config, inputs, samples, plan, model, processor, rows)
     first = trainer.is_world_process_zero()
     if first:
         print(f"{config.kind}: {plan.arithmetic}")
     checkpoint = _shared(str(resume_point(inputs.output) or "") if first else "")
     record = {
-        "rows": len(samples),
+        "rows": len(rows),
         "schedule": plan.arithmetic,
         "parameters": {
             "total": count_parameters(trainer.model),
             "trainable": count_parameters(trainer.model, trainable=True),
         },
         "tokens": tokens,
-        "kl_reference": kl_reference(config, inputs, model),
+        "kl_reference": kl_reference(config, inputs, trainer),
         "group_layout": ["aware" if mark else "free" for mark in trainer.layout],
         "resumed_from": Path(checkpoint).name if checkpoint else None,
     }
     if not checkpoint:
-        check_rollouts(config, inputs, samples, trainer)
+        check_rollouts(config, inputs, [samples[row] for row in rows], trainer)
     updates = train(trainer, checkpoint, plan.updates)
     record |= {"steps": updates, "sequences": updates * config.batch_size}
     # A resume after the last update does not bring the trainer's count back.
     record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
+    if config.instance_filter != "none":
+        record["instances"] = summary(inputs.output)
     record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
     trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -114,6 +128,46 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     return inputs.output / "model"
 
 
+def filter_instances(
+    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], model: Any, processor: Any
+) -> list[int]:
+    """Rows that the model that enters solves now and then; leaves `instances.json`.
+
+    Raises:
+        UserError: too few are left, or the grader failed.
+    """
+    reward = make_reward(config, inputs, samples, model, processor)
+    generate = TransformersGenerator(model, processor, config.micro_batch_size, watched())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if state.is_main_process and not (inputs.output / INSTANCES).is_file():
+        print(
+            f"{config.kind}: instance filter: {len(samples)} prompts x {config.filter_rollouts}"
+            " rollouts"
+        )
+    seed, output = inputs.seed, inputs.output
+    rows = kept_rows(config, samples, inputs.data, generate, reward.grade, seed, output)
+    if state.is_main_process and (found := summary(output)):
+        counts = f"{len(rows)} of {len(samples)} prompts kept"
+        print(f"{config.kind}: instance filter: {counts} ({words(found)})")
+    return rows
+
+
+def make_reward(
+    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], model: Any, processor: Any
+) -> RolloutReward:
+    """The recipe's grader and the share for form, over all rows of the split."""
+    return RolloutReward(
+        samples,
+        inputs.grader,
+        processor.tokenizer,
+        stop_token_ids(model, processor),
+        turn_of(processor).lead,
+        config.accuracy_weight,
+        config.format_weight,
+        file=str(inputs.data.root / f"{config.split}.jsonl"),
+    )
+
+
 def build_trainer(
     config: RlConfig,
     inputs: StageInputs,
@@ -121,29 +175,22 @@ def build_trainer(
     plan: BatchPlan,
     model: Any,
     processor: Any,
+    rows: Sequence[int] | None = None,
 ) -> PolicyRolloutTrainer:
-    """The trainer of the stage, before its first step."""
+    """The trainer of the stage, before its first step; of `rows` of the samples, None for all."""
     stops = stop_token_ids(model, processor)
     model.generation_config.eos_token_id = sorted(stops)
     visual = visual_token_ids(model.config, processor.tokenizer)
     if config.freeze_vision:
         freeze_vision(model)
-    reward = RolloutReward(
-        samples,
-        inputs.grader,
-        processor.tokenizer,
-        stops,
-        turn_of(processor).lead,
-        config.accuracy_weight,
-        config.format_weight,
-        file=str(inputs.data.root / f"{config.split}.jsonl"),
-    )
+    reward = make_reward(config, inputs, samples, model, processor)
+    order = list(range(len(samples))) if rows is None else list(rows)
     views = RolloutViews(samples, inputs.data, config.policy_fraction > 0)
     trainer = PolicyRolloutTrainer(
-        model=model,
+        model=named_after_reference(model, config, inputs),
         args=grpo_arguments(config, inputs, plan, visual, stops),
         reward_funcs=[reward],
-        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(views),
+        train_dataset=Dataset.from_dict({"row": order}).with_transform(views),
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         callbacks=[
@@ -155,6 +202,9 @@ def build_trainer(
         policy_fraction=config.policy_fraction,
     )
     trainer.remove_callback(PrinterCallback)
+    model.config._name_or_path = locate(inputs.model)
+    if config.kl_reference == "base" and config.lora is not None:
+        add_reference(trainer, reference_of(config, inputs), inputs.model_config)
     return trainer
 
 
@@ -173,6 +223,7 @@ def check_rollouts(
         [dict(trainer.train_dataset[0]) for _ in range(config.group_size)],
         build_messages(samples[0], None),
         build_messages(samples[0], policy),
+        fresh=config.kl_reference == "start",
     )
     if first:
         write_json(inputs.output / SELFTEST, tested)
@@ -186,21 +237,6 @@ def check_rollouts(
         write_json(inputs.output / PREFLIGHT, found)
         for line in [*shown_lines(found), *(f"warning: {w}" for w in found["warnings"])]:
             print(f"{config.kind}: pre-flight: {line}")
-
-
-def kl_reference(config: RlConfig, inputs: StageInputs, model: Any) -> dict[str, Any]:
-    """What the KL term pulls towards: always the model that enters the stage.
-
-    With full-parameter training TRL loads it a second time from the path in the configuration.
-    """
-    if config.beta == 0:
-        return {"kind": "none", "beta": 0.0}
-    path = locate(inputs.model)
-    if config.lora is None and model.config._name_or_path != path:
-        raise RuntimeError(f"the reference would be {model.config._name_or_path}, not {path}")
-    kind = "a frozen copy" if config.lora is None else "the same weights, adapter off"
-    digest = model_digest(Path(path)) if Path(path).is_dir() else None
-    return {"kind": kind, "path": path, "digest": digest, "beta": config.beta}
 
 
 def train(trainer: PolicyRolloutTrainer, checkpoint: str, updates: int) -> int:

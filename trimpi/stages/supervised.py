@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from trimpi.schedule import plan_schedule
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
 from trimpi.stages.epoch_rows import EpochRows
 from trimpi.stages.finish import finish_stage, free_memory
+from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 
@@ -111,25 +113,28 @@ def run_supervised(
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
     samples = list(made or inputs.data.read(config.split)[: config.limit])
-    parts = [Part(config.split, samples, encode)]
-    times = 1
+    parts, texts = [Part(config.split, samples, encode)], 0
     if isinstance(config, CptConfig) and config.texts is not None and encode_text is not None:
-        parts.append(Part(config.texts, inputs.data.read(config.texts), encode_text))
-        times = config.texts_epochs
-    texts = len(parts[1].samples) if parts[1:] else 0
+        parts.append(
+            Part(config.texts, inputs.data.read(config.texts), encode_text, config.texts_epochs)
+        )
+        texts = len(parts[1].samples)
     arguments = training_arguments(config, inputs)
     rows_made = None if made is None else len(samples)
     schedule = plan_schedule(
         config, len(samples), arguments.world_size, config.kind, texts, rows_made
     )
+    if schedule.general:
+        folder = replay_folder(inputs)
+        drawn = drawn_general(config, inputs, schedule.general)
+        parts.append(Part("replay", drawn, partial(encode_general, config, folder)))
     arguments.gradient_accumulation_steps = schedule.accumulation
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     visual = visual_token_ids(settings, processor.tokenizer)
     limit = context_limit(settings)
     rows, budgets = encode_rows(config.kind, processor, parts, visual, limit)
-    # A text that is seen several times is that many rows of the table, which the sampler shuffles.
-    rows = rows[: len(samples)] + rows[len(samples) :] * times
+    rows, shares = in_table(parts, rows)
     seen = len(rows)
     in_loss = sum(label != IGNORED for row in rows for label in row.labels)
     checked = sorted(rows[:16], key=lambda row: len(row.input_ids))[:2]
@@ -138,7 +143,7 @@ def run_supervised(
         for epoch in range(1, epochs):  # `encode` is that of the first
             parts[0] = replace(parts[0], encode=encode_epoch(epoch, epochs))
             shown, further = encode_rows(config.kind, processor, parts, visual, limit)
-            rows += shown[: len(samples)] + shown[len(samples) :] * times
+            rows += in_table(parts, shown)[0]
             budgets += further
         rows = same_types(rows)
 
@@ -174,6 +179,11 @@ def run_supervised(
     record = {
         "rows": len(samples),
         "texts": texts,
+        **(
+            {"replay": replay_record(inputs, schedule.general, shares[-1])}
+            if schedule.general
+            else {}
+        ),
         "steps": steps,
         "schedule": schedule.arithmetic,
         "parameters": parameters,
@@ -214,6 +224,25 @@ class Part:
     split: str
     samples: list[Sample]
     encode: Encode
+    times: int = 1
+    """How often a row is seen per epoch."""
+
+
+def in_table(parts: Sequence[Part], rows: Sequence[Encoded]) -> tuple[list[Encoded], list[float]]:
+    """The rows of an epoch, and the share of each part in its tokens that are in the loss.
+
+    A row that is seen several times is that many rows of the table, which the sampler shuffles.
+
+    Args:
+        parts: what the rows are of.
+        rows: those of all parts, in order.
+    """
+    left, table, counts = iter(rows), list[Encoded](), []
+    for part in parts:
+        own = [next(left) for _ in part.samples] * part.times
+        counts.append(sum(label != IGNORED for row in own for label in row.labels))
+        table += own
+    return table, [count / max(sum(counts), 1) for count in counts]
 
 
 def encode_rows(
