@@ -8,8 +8,8 @@ digit, a run of punctuation), a few percent short on made-up names. A picture of
 11 = 187 tokens, a crop about 10; others a token for each 28 x 28. Memory per GPU: `trimpi.memory`,
 plus the share that vLLM reserves. Time on H100 SXM: 6 FLOPs per parameter and token for training
 (8 with gradient checkpointing, 6 so under LoRA), 2 for a forward pass, at 35% of 989 TFLOP/s;
-generation of gold targets' length at 4,000 tokens a second and GPU for 7B, 8,000 for 3B. These
-rates are assumptions: nothing here was measured.
+generation of gold targets' length by vLLM at 4,000 tokens a second and GPU for 7B, 8,000 for 3B,
+by transformers at a quarter of that. These rates are assumptions: nothing here was measured.
 """
 
 import json
@@ -30,7 +30,7 @@ from datasets_builders.gta import builder as gta
 from trimpi.memory import ModelSize, estimate, read_size
 from trimpi.policy import ImagePart
 from trimpi.prompt import INSTRUCTION, render_target
-from trimpi.recipe import Recipe, RlConfig
+from trimpi.recipe import DistillConfig, Recipe, RlConfig
 from trimpi.recipe_file import load_recipe
 from trimpi.sample import DataFolder
 from trimpi.schedule import plan_schedule
@@ -138,10 +138,22 @@ def lines_of(recipe: Recipe) -> list[str]:
             trained = completions * (prompt + target)
             seconds = completions * target / (TOKENS_A_SECOND[name] * recipe.devices)
             seconds += passes(size, trained, (8 + 2 + 2) * 1.0) / recipe.devices
+        elif isinstance(stage, DistillConfig):
+            training = prompt + stage.max_new_tokens
+            generation = policy + training
+            answers = min(rows[stage.split], stage.limit or rows[stage.split]) * stage.rollouts
+            trained = schedule.updates * stage.batch_size * (prompt + target)
+            rate = TOKENS_A_SECOND[name] / 4 * recipe.devices
+            seconds = answers * target / rate
+            seconds += passes(size, answers * (policy + prompt), 2) / recipe.devices
+            cost = 8 if stage.lora is None else 6
+            seconds += passes(size, trained, cost) / recipe.devices
         else:
-            shown = policy if stage.kind == "cpt" else 0
+            shown = policy if stage.kind == "cpt" or getattr(stage, "show_policy", False) else 0
             training, generation = shown + prompt + target, 0
-            trained = schedule.updates * stage.batch_size * training
+            fades = getattr(stage, "show_policy", False) == "fading"  # half of it in the mean
+            mean_length = training - (shown / 2 if fades else 0)
+            trained = schedule.updates * stage.batch_size * mean_length
             cost = 8 if stage.lora is None else 6
             seconds = passes(size, trained, cost) / recipe.devices
         memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)["total"]

@@ -20,7 +20,7 @@ from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedCon
 from trimpi.recipe_rules import did_you_mean
 from trimpi.replay import read_general, target_of
 from trimpi.resolve import bind_problems, resolve_callable
-from trimpi.row_checks import check_replay, check_rows
+from trimpi.row_checks import SPLIT_OF, check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
 from trimpi.trainer_fields import rl_conflicts, trainer_problems
@@ -268,8 +268,7 @@ def _text_rows(splits: Mapping[str, int] | None, stage: TrainingConfig, key: str
 
 def _check_evaluation(recipe: Recipe, found: Findings) -> None:
     evaluation = recipe.evaluation
-    needed = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
-    for key, settings in needed.items():
+    for key, settings in SPLIT_OF.items():
         if settings & set(evaluation.settings):
             with found.noting():
                 split = getattr(evaluation, key)

@@ -16,7 +16,7 @@ from trimpi.memory import read_size
 from trimpi.processor import load_processor
 from trimpi.prompt import Target
 from trimpi.quiet import quiet
-from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
 from trimpi.replay import read_general, target_of
 from trimpi.sample import DataFolder, Sample
 
@@ -96,8 +96,8 @@ def _rows(
     for name, stage in recipe.trained.items():
         if name not in used:
             continue
-        room = stage.max_new_tokens if isinstance(stage, RlConfig) else None
-        shown = stage.show_policy if isinstance(stage, SftConfig) else True
+        room = stage.max_new_tokens if isinstance(stage, RlConfig | DistillConfig) else None
+        shown = bool(stage.show_policy) if isinstance(stage, SftConfig) else True
         if isinstance(stage, RlConfig):
             shown = stage.policy_fraction > 0
         if isinstance(stage, CptConfig) and stage.texts is not None:
@@ -106,7 +106,7 @@ def _rows(
                 yield where, sample, partial(text_budget, processor, sample)
         for sample in data.read(stage.split)[: stage.limit]:
             where = f"stages.{name}: {stage.split}: row {sample.id!r}"
-            target: Target = stage.target if isinstance(stage, SftConfig) else "cot"
+            target: Target = stage.target if isinstance(stage, SftConfig | DistillConfig) else "cot"
             if sample.rationale is None and room is None:
                 target = "answer"
             policy = data.policy_of(sample) if shown else None
@@ -125,6 +125,7 @@ def _rows(
             split=asked.split,
             override_split=asked.override_split,
             limit=asked.limit,
+            retrieval=asked.retrieval,
         )
         for request in requests:
             where = f"evaluation.{setting}: row {request.sample.id!r}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trimpi.errors import UserError
-from trimpi.recipe import ModelConfig, RlConfig, TrainingConfig
+from trimpi.recipe import DistillConfig, ModelConfig, RlConfig, TrainingConfig
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -137,6 +137,11 @@ def estimate(
             parts["cache"] = sequences * generation_tokens * size.cache_per_token * narrow
             # Training and generation alternate: the larger of both counts.
             parts["activations"] = max(parts["activations"] - parts["cache"], 0)
+    if isinstance(config, DistillConfig):
+        # It generates before it trains: whichever takes more counts.
+        cache = config.generation_batch_size * generation_tokens * size.cache_per_token * narrow
+        if cache > parts["gradients"] + parts["moments"] + parts["activations"]:
+            parts = {"weights": parts["weights"], "cache": cache}
     found = {name: value / GIB for name, value in parts.items() if value}
     return {**found, "total": sum(found.values())}
 

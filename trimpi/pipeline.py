@@ -255,6 +255,8 @@ def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[
     left_out = {"skills", "targets", "batch_size"}
     if evaluation.efficiency == EfficiencyConfig():
         left_out.add("efficiency")  # which older runs do not know
+    if "retrieved" not in evaluation.settings:
+        left_out.add("retrieval")
     left_out.add("referral")  # judged after, of completions that do not depend on it
     measured = evaluation.model_dump(mode="json", exclude=left_out)
     measured["settings"] = [name for name in measured["settings"] if name != "referral"]

@@ -29,11 +29,18 @@ from trimpi.resolve import MODULE_NAME
 
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 Setting = Literal[
-    "no_policy", "in_context", "override", "recital", "efficiency", "skills", "referral"
+    "no_policy",
+    "in_context",
+    "retrieved",
+    "override",
+    "recital",
+    "efficiency",
+    "skills",
+    "referral",
 ]
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
-KINDS = ("cpt", "sft", "rl", "interpolate")
+KINDS = ("cpt", "sft", "distill", "rl", "interpolate")
 
 
 class ModelConfig(Section):
@@ -173,8 +180,53 @@ class SftConfig(SupervisedConfig):
     lr: PositiveFloat = 1e-4
     batch_size: PositiveInt = 64
     lora: LoraConfig | None = LoraConfig()
-    show_policy: Flag = False
-    """Put the policy into the training prompt (a baseline that the paper finds near random)."""
+    show_policy: Literal[False, True, "fading"] = False
+    """Put the policy into the training prompt (a baseline that the paper finds near random);
+    `fading` shows all of its sections in the first epoch, fewer in each, and none in the last
+    (after PromptIntern, arXiv 2407.02211)."""
+
+    @model_validator(mode="after")
+    def _fades_over_epochs(self) -> Self:
+        if self.show_policy == "fading" and self.epochs <= 1:
+            raise ValueError(
+                f"show_policy fading goes from the whole policy in the first epoch to none in the "
+                f"last, and {self.epochs:g} epochs are one; give more epochs"
+            )
+        return self
+
+
+class DistillConfig(SupervisedConfig):
+    """Context distillation: SFT on the model's own answers, which it gave with the policy in
+    context, behind prompts without it (Askell et al. 2021, arXiv 2112.00861; Snell et al. 2022,
+    arXiv 2209.15189)."""
+
+    kind: Literal["distill"] = "distill"
+    split: str = "train"
+    target: Literal["cot", "answer"] = "cot"
+    """The response format that is asked for, in generation and in training."""
+    epochs: PositiveFloat = 5.0
+    lr: PositiveFloat = 1e-4
+    batch_size: PositiveInt = 64
+    lora: LoraConfig | None = LoraConfig()
+    rollouts: PositiveInt = 1
+    """Completions a row."""
+    temperature: NonNegative = 1.0
+    """Of the sampling; 0 is greedy."""
+    max_new_tokens: PositiveInt = 512
+    """A completion that is cut off there is never trained on."""
+    generation_batch_size: PositiveInt = 16
+    """Prompts per device that are answered together."""
+    filter: Literal["none", "grader"] = "none"
+    """`grader` keeps the completions that the recipe's grader scores 1."""
+
+    @model_validator(mode="after")
+    def _rollouts_differ(self) -> Self:
+        if self.temperature == 0 and self.rollouts > 1:
+            raise ValueError(
+                f"temperature 0 gives the same completion {self.rollouts} times; raise it, or set "
+                "rollouts to 1"
+            )
+        return self
 
 
 class RlConfig(TrainingConfig):
@@ -281,7 +333,8 @@ class InterpolateConfig(StageConfig):
 
 
 AnyStage = Annotated[
-    CptConfig | SftConfig | RlConfig | InterpolateConfig, Field(discriminator="kind")
+    CptConfig | SftConfig | DistillConfig | RlConfig | InterpolateConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -320,6 +373,16 @@ class EfficiencyConfig(Section):
         if len(set(value)) < len(value):
             raise ValueError("a size appears twice; name each once")
         return value
+
+
+class RetrievalConfig(Section):
+    """What the setting `retrieved` shows of a policy: the sections that share words with the query
+    (BM25)."""
+
+    sections: PositiveInt = 3
+    """How many sections."""
+    keep_head: Flag = True
+    """Always show what comes before the first section: title and general instruction."""
 
 
 class ReferralConfig(Section):
@@ -362,6 +425,7 @@ class EvaluationConfig(Section):
     """Exceptions by arm, e.g. `{direct_sft: answer}`: ask each model what it was trained for."""
     skills: DataConfig | None = None
     """Policy-free tasks for the forgetting number; needed by the setting `skills`."""
+    retrieval: RetrievalConfig = RetrievalConfig()
     efficiency: EfficiencyConfig = EfficiencyConfig()
     referral: ReferralConfig = ReferralConfig()
     diagnose: ModuleName | None = None

@@ -64,7 +64,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             fault = "a stage name holds letters, digits, _ and -, and is not 'base' or 'eval'"
             problems.append((f"stages.{name}", fault))
         kind = stages[name].get("kind", name) if isinstance(stages.get(name), Mapping) else name
-        if name in ("cpt", "sft", "rl", "interpolate") and kind != name:
+        if name in ("cpt", "sft", "distill", "rl", "interpolate") and kind != name:
             fault = f"a stage named {name!r} is of that kind, not {kind!r}; rename it"
             problems.append((f"stages.{name}.kind", fault))
     seeds = data.get("seeds")

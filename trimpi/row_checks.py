@@ -9,10 +9,16 @@ from trimpi.graders import check_labels
 from trimpi.grading import Grader
 from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.prompt import form_fault, text_fault
-from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig, TrainingConfig
+from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig, TrainingConfig
 from trimpi.replay import check_general, refuse_measured
 from trimpi.resolve import resolve_callable
 from trimpi.sample import DataFolder, Sample
+
+SPLIT_OF = {
+    "split": {"no_policy", "in_context", "retrieved", "efficiency"},
+    "override_split": {"override"},
+}
+"""Settings of an evaluation by the key that names their split."""
 
 
 def check_rows(
@@ -35,10 +41,9 @@ def check_rows(
     ]
     texts = {s.texts for s in recipe.stages.values() if isinstance(s, CptConfig) and s.texts}
     users += [("", split, None, None) for split in sorted(texts)]
-    measured = {"split": {"no_policy", "in_context", "efficiency"}, "override_split": {"override"}}
     users += [
         ("evaluation", getattr(evaluation, key), evaluation.limit, None)
-        for key, settings in measured.items()
+        for key, settings in SPLIT_OF.items()
         if settings & set(evaluation.settings)
     ]
     problems: list[str] = []
@@ -114,7 +119,7 @@ def _unfit(sample: Sample, name: str, stage: TrainingConfig | None) -> Iterator[
     reasons = isinstance(stage, CptConfig) or (
         isinstance(stage, SftConfig) and stage.target == "cot"
     )
-    obeys = isinstance(stage, CptConfig) or (
+    obeys = isinstance(stage, CptConfig | DistillConfig) or (
         isinstance(stage, RlConfig) and stage.policy_fraction > 0
     )
     if reasons and sample.rationale is None:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from trimpi.errors import UserError
 from trimpi.group_layout import aware_in_group, period
-from trimpi.recipe import CptConfig, RlConfig, SupervisedConfig, TrainingConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    RlConfig,
+    SftConfig,
+    SupervisedConfig,
+    TrainingConfig,
+)
 from trimpi.replay import general_count
 
 
@@ -25,7 +32,12 @@ class Schedule:
 
 
 def plan_schedule(
-    config: TrainingConfig, rows: int, devices: int, key: str = "stage", texts: int = 0
+    config: TrainingConfig,
+    rows: int,
+    devices: int,
+    key: str = "stage",
+    texts: int = 0,
+    made: int | None = None,
 ) -> Schedule:
     """Derive the numbers of a stage from `rows` of its split.
 
@@ -35,13 +47,15 @@ def plan_schedule(
         devices: processes that train together.
         key: dotted key of the stage for messages.
         texts: rows of the split of texts that are mixed in.
+        made: rows that a `distill` stage kept of its own completions; None before they are known,
+            and then the numbers are the most that there can be.
 
     Raises:
         UserError: the sizes do not divide, devices would differ in policy-aware rows, or the
             split is too small for one rollout batch.
     """
     assert isinstance(config, SupervisedConfig | RlConfig)
-    rows = min(rows, config.limit or rows)
+    rows = min(rows, config.limit or rows) if made is None else made
     share = config.micro_batch_size * devices
     if config.batch_size % share:
         raise UserError(
@@ -54,6 +68,11 @@ def plan_schedule(
         unit = "completions"
     else:
         seen, what = rows, f"{rows} rows"
+        if isinstance(config, DistillConfig):
+            seen = rows * config.rollouts if made is None else made
+            what = f"{made} completions"
+            if made is None:
+                what = f"at most {seen} completions ({rows} rows x {config.rollouts})"
         if isinstance(config, CptConfig) and config.texts is not None:
             seen += texts * config.texts_epochs
             times = f" x {config.texts_epochs}" if config.texts_epochs > 1 else ""
@@ -62,12 +81,19 @@ def plan_schedule(
             general = general_count(seen, config.replay_ratio)
             seen += general
             what += f" + {general} general"
-        if seen > rows:
+        if " + " in what:
             what = f"({what})"
         passes = math.ceil(seen / share)
         per_epoch = math.ceil(passes / accumulation)
         updates = max(1, math.ceil(per_epoch * config.epochs))
         unit, text = "rows", f"{what} x {config.epochs:g} epochs"
+        if isinstance(config, SftConfig) and config.show_policy == "fading":
+            if min(updates, config.max_steps or updates) <= per_epoch:
+                raise UserError(
+                    f"{key}: show_policy fading needs a second epoch, and the stage ends within "
+                    f"the first of {per_epoch} updates; raise epochs or max_steps"
+                )
+            text += " with fewer sections of the policy in each"
     if config.max_steps is not None:
         updates = min(updates, config.max_steps)
         text += f", cut at max_steps {config.max_steps}"

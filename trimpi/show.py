@@ -18,7 +18,14 @@ from trimpi.model_source import locate
 from trimpi.pipeline import prepare_data
 from trimpi.policy import Policy
 from trimpi.prompt import build_messages
-from trimpi.recipe import CptConfig, Recipe, RlConfig, SftConfig, SupervisedConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    Recipe,
+    RlConfig,
+    SftConfig,
+    SupervisedConfig,
+)
 from trimpi.recipe_rules import did_you_mean
 from trimpi.replay import check_general
 from trimpi.sample import Sample
@@ -67,10 +74,8 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     if stage not in recipe.stages:
         raise UserError(f"no stage {stage!r} in the recipe; {did_you_mean(stage, recipe.stages)}")
     config = recipe.stages[stage]
-    if not isinstance(config, CptConfig | SftConfig | RlConfig):
-        raise UserError(
-            f"stage {stage!r} is of kind {config.kind!r}; only cpt, sft and rl show rows"
-        )
+    if not isinstance(config, CptConfig | SftConfig | DistillConfig | RlConfig):
+        raise UserError(f"stage {stage!r} is of kind {config.kind!r}, which shows no rows")
     data = prepare_data(
         recipe.data, run / "data", "data", lambda line: console.print(f"[dim]{line}")
     )
@@ -104,6 +109,12 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
         return
     if split == REPLAY and isinstance(config, SupervisedConfig) and replay is not None:
         encoded, budget = encode_general(config, replay, processor, sample, visual)
+    elif isinstance(config, DistillConfig):
+        for name, seen in (("answered from", data.policy_of(sample)), ("trained on behind", None)):
+            encoded = encode_text(processor, build_messages(sample, seen, config.target))
+            print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
+        console.print("in the loss: the model's own completion, behind the second of these prompts")
+        return
     elif split != config.split:
         encoded, budget = cpt.encode_text_row(processor, sample, visual)
     elif isinstance(config, CptConfig):

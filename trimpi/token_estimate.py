@@ -7,7 +7,7 @@ from typing import Any
 from trimpi.budget import TokenBudget, token_budget
 from trimpi.errors import UserError
 from trimpi.prompt import Target
-from trimpi.recipe import RlConfig, SftConfig, TrainingConfig
+from trimpi.recipe import DistillConfig, RlConfig, SftConfig, TrainingConfig
 from trimpi.sample import DataFolder, Sample
 
 
@@ -67,11 +67,14 @@ def measure(
 def longest_sequence(config: TrainingConfig, lengths: Lengths) -> tuple[int, int]:
     """Tokens of a stage's longest row, as (in training, in generation); 0 where it generates none.
 
-    For RL both prompts leave room for `max_new_tokens`.
+    For RL and context distillation both prompts leave room for `max_new_tokens`.
     """
     if isinstance(config, RlConfig):
         generated = lengths.with_policy if config.policy_fraction else lengths.prompt
         return lengths.prompt + config.max_new_tokens, generated + config.max_new_tokens
+    if isinstance(config, DistillConfig):
+        room = config.max_new_tokens
+        return lengths.prompt + room, lengths.with_policy + room
     if isinstance(config, SftConfig):
         return (lengths.full.total if config.show_policy else lengths.free.total), 0
     return lengths.full.total, 0

@@ -10,6 +10,7 @@ from trimpi.recipe_rules import did_you_mean
 CONFIGS = {
     "cpt": "trl:SFTConfig",
     "sft": "trl:SFTConfig",
+    "distill": "trl:SFTConfig",
     "rl": "trl:GRPOConfig",
 }
 

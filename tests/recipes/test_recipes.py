@@ -7,7 +7,14 @@ from typer.testing import CliRunner
 
 from trimpi.checks import Findings, check_recipe
 from trimpi.cli import app
-from trimpi.recipe import CptConfig, InterpolateConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    InterpolateConfig,
+    Recipe,
+    RlConfig,
+    SftConfig,
+)
 from trimpi.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +32,9 @@ SHIPPED = {
     *(f"clevr/{v}_n{n}_qwen2_5_vl_{s}.yaml" for v in "tm" for n in (2, 4, 6) for s in ("3b", "7b")),
     *(f"baselines/{name}.yaml" for name in ("in_context", "direct_sft", "cot_sft", "cot_sft_grpo")),
     *(f"baselines/{name}.yaml" for name in ("cpt_cot_sft", "trimpi_no_poro", "trimpi")),
+    *(f"baselines/{name}.yaml" for name in ("retrieved", "insert_then_remove", "insert_fading")),
+    *(f"baselines/distill_{name}.yaml" for name in ("unfiltered", "filtered")),
+    "tiny/baselines.yaml",
 }
 
 
@@ -92,6 +102,9 @@ def test_big_recipes_have_the_numbers_of_the_paper(file: Path) -> None:
             expected = (5, 1e-4, 64) if stage.target == "cot" else (2, 1e-4, 64)
             assert (stage.epochs, stage.lr, stage.batch_size) == expected
             assert stage.lora is not None and stage.lora.r == 8
+        elif isinstance(stage, DistillConfig):  # not in the paper: the sizes of its Direct SFT
+            assert (stage.epochs, stage.lr, stage.batch_size) == (2, 1e-4, 64)
+            assert (stage.rollouts, stage.temperature, stage.max_new_tokens) == (1, 1.0, 512)
         else:
             assert isinstance(stage, RlConfig)
             assert (stage.epochs, stage.lr, stage.prompts_per_step) == (2, 1e-6, 384)
@@ -148,6 +161,24 @@ def test_the_ablation_has_all_rows_and_three_seeds() -> None:
     }
 
 
+def test_the_rivals_see_as_many_rows_as_the_stage_that_they_are_compared_with() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "tiny" / "baselines.yaml")
+    assert len(recipe.all_seeds) == 3
+    sft = recipe.stages["sft"]
+    for chain in recipe.chains.values():
+        for stage in (recipe.stages[name] for name in chain):
+            if isinstance(stage, SftConfig | DistillConfig):
+                assert (stage.epochs, stage.lr, stage.lora) == (sft.epochs, sft.lr, sft.lora)
+    shown = {name: getattr(stage, "show_policy", None) for name, stage in recipe.stages.items()}
+    assert (shown["sft"], shown["insert"], shown["fade"]) == (False, True, "fading")
+    made = [stage for stage in recipe.stages.values() if isinstance(stage, DistillConfig)]
+    assert [(stage.split, stage.filter) for stage in made] == [
+        ("train", "none"),
+        ("train", "grader"),
+    ]
+    assert recipe.evaluation.retrieval.sections == 2
+
+
 def test_the_controls_of_forgetting_differ_from_trimpi_in_one_thing() -> None:
     recipe = load_recipe(ROOT / "recipes" / "tiny" / "forgetting.yaml")
     assert recipe.all_seeds == (0, 1, 2) and recipe.replay is not None
@@ -178,6 +209,7 @@ def test_the_controls_of_forgetting_differ_from_trimpi_in_one_thing() -> None:
     [
         "quickstart.yaml",
         "tiny/ablation.yaml",
+        "tiny/baselines.yaml",
         "tiny/forgetting.yaml",
         "gta/tiny.yaml",
         "policy_text/tiny.yaml",

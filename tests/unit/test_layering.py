@@ -15,10 +15,10 @@ BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "policy_file", "rule
 LAYERS = {
     0: {"errors"},
     1: {"lock", "picture_file", "policy", "policy_file", "rules", "sample",
-        "terminal_text", "yaml_text"},
+        "sections", "terminal_text", "yaml_text"},
     2: {"config_errors", "graders", "group_layout", "prompt", "grading", "prices",
         "recipe_fields", "recipe_rules",
-        "recipe", "recipe_file", "resolve", "runs"},
+        "recipe", "recipe_file", "resolve", "retrieval", "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "control_tokens",
         "adapter", "interpolate", "model", "replay", "schedule",

@@ -21,6 +21,9 @@ def ask(
     policy: Annotated[
         Path | None, typer.Option(help="A policy to put in context: Markdown, or policies/ID.json.")
     ] = None,
+    sections: Annotated[
+        int | None, typer.Option(min=1, help="Of --policy, show the sections nearest to QUERY.")
+    ] = None,
     target: Annotated[str, typer.Option(help="cot or answer.")] = "cot",
     arm: Annotated[str | None, typer.Option(help="Arm of a run folder.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of a run folder.")] = None,
@@ -29,6 +32,7 @@ def ask(
 ) -> None:
     """Put one request to a model, with or without a policy in its prompt."""
     from trimpi.ask import answer, image_fault, read_policy, to_json
+    from trimpi.retrieval import Retriever
 
     problems = []
     if target not in ("cot", "answer"):
@@ -40,11 +44,18 @@ def ask(
             shown = read_policy(policy)
         except UserError as error:
             problems += str(error).splitlines()
+    if sections is not None and policy is None:
+        problems.append("--sections: chooses among the sections of a policy; give --policy too")
     if problems:
         raise UserError.join(problems)
+    query = sys.stdin.read() if query == "-" else query
+    if shown is not None and sections is not None:
+        found = Retriever(shown, sections)(query)
+        shown = found.policy
+        print(f"{found.sections} of {found.of} sections of the policy shown", file=sys.stderr)
     said = answer(
         model,
-        sys.stdin.read() if query == "-" else query,
+        query,
         image or [],
         shown,
         target="cot" if target == "cot" else "answer",

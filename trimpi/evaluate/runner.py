@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimpi import __version__
 from trimpi.errors import UserError
-from trimpi.evaluate import efficiency, scoring, serving
+from trimpi.evaluate import efficiency, retrieved, scoring, serving
 from trimpi.evaluate.diagnosis import Diagnose
 from trimpi.evaluate.referral.setting import refer
 from trimpi.evaluate.settings import OWN_GRADERS, REASONED, Request, build_requests, expand
@@ -97,6 +97,7 @@ def evaluate_model(
             split=config.split,
             override_split=config.override_split,
             limit=config.limit,
+            retrieval=config.retrieval,
         )
         summaries[name] = run_setting(
             name,
@@ -105,6 +106,7 @@ def evaluate_model(
             root=skills.root if name == "skills" and skills else data.root,
             generate=lambda: backend.generator,
             identity=backend.identity,
+            record=_retrieval(backend, data, requests, config) if name == "retrieved" else None,
             grader=OWN_GRADERS.get(name, grader),
             diagnose=diagnose if target == "cot" and name in REASONED else None,
             max_new_tokens=config.max_new_tokens,
@@ -126,6 +128,7 @@ def run_setting(
     generate: "Callable[[], Generator]",
     identity: Mapping[str, Any],
     grader: Grader,
+    record: Mapping[str, Any] | None = None,
     diagnose: Diagnose | None = None,
     max_new_tokens: int,
     batch_size: int = 16,
@@ -141,6 +144,7 @@ def run_setting(
         generate: gives the generator; not called when all completions are there already.
         identity: what identifies the model.
         grader: scores a completion.
+        record: further entries of the summary, under `retrieval`.
         diagnose: error analysis of the reasoning, or None.
         max_new_tokens: length limit of a completion.
         batch_size: prompts generated together.
@@ -162,6 +166,8 @@ def run_setting(
         "batch_size": batch_size,
         "seed": seed,
     }
+    if record is not None:
+        made_by["retrieval"] = dict(record)
     folder.open(made_by, requests, root)
     chunk = batch_size * CHUNK_BATCHES
     done = len(folder.completions())
@@ -267,12 +273,30 @@ def _grade(
         "setting": made_by["setting"],
         "target": made_by["target"],
         "policy_in_prompt": folder.policy_in_prompt,
+        **({"retrieval": made_by["retrieval"]} if "retrieval" in made_by else {}),
         **scoring.summarize([sample for sample, _ in pairs], completions, rows),
         "grading": getattr(grader, "about", ""),
         "identity": identity,
     }
     write_json(file, summary)
     return summary
+
+
+def _retrieval(
+    backend: "_Backend", data: DataFolder, requests: Sequence[Request], config: EvaluationConfig
+) -> dict[str, Any]:
+    """What retrieval shows of the policies, and the prompt tokens of that where they are known."""
+    found = retrieved.record(data, [request.sample for request in requests], config.retrieval)
+    if found["whole"] == 1:
+        print(
+            f"retrieved: no policy has more than {config.retrieval.sections} sections, so each is "
+            "shown whole; lower evaluation.retrieval.sections"
+        )
+    if (processor := backend.processor) is not None:
+        asked = efficiency.chosen(requests)
+        rows = [(request.sample, request.shown) for request in asked]
+        found["prompt_tokens"] = retrieved.prompt_tokens(processor, data, rows, asked[0].target)
+    return found
 
 
 def _run_efficiency(
@@ -329,6 +353,15 @@ class _Backend:
 
         processor = load_processor(self._folder, self._model)
         return load_model(self._folder, self._model), processor
+
+    @property
+    def processor(self) -> Any | None:
+        """What counts tokens without weights; None beside a generator that is given."""
+        if self._generator is not None:
+            return None
+        from trimpi.processor import load_processor
+
+        return load_processor(self._folder, self._model)
 
     @cached_property
     def generator(self) -> "Generator":

@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `no_policy` | test split | none: the headline (paper, setting 1) | the recipe's grader |
 | `in_context` | test split | the row's own (setting 2) | the recipe's grader |
+| `retrieved` | test split | of the row's own the sections that share words with the query | same |
 | `override` | override split | the row's own: old name, new content (setting 3) | same |
 | `recital` | one per condition of each policy | none | `recital.grade` |
 | `recital_in_context` | the same | the policy: what copying would reach | `recital.grade` |
@@ -17,9 +18,11 @@ from dataclasses import dataclass, replace
 
 from trimpi.errors import UserError
 from trimpi.evaluate import recital
+from trimpi.evaluate.retrieved import retrieve
 from trimpi.grading import Grader, exact_answer
 from trimpi.policy import Policy
 from trimpi.prompt import Message, Target, build_messages
+from trimpi.recipe import RetrievalConfig
 from trimpi.sample import DataFolder, Sample
 
 OWN_GRADERS: Mapping[str, Grader] = {
@@ -29,7 +32,7 @@ OWN_GRADERS: Mapping[str, Grader] = {
 }
 """Settings that are not graded by the recipe's grader."""
 
-REASONED = ("no_policy", "in_context", "override")
+REASONED = ("no_policy", "in_context", "retrieved", "override")
 """Settings whose chain of thought can be diagnosed."""
 
 
@@ -64,8 +67,11 @@ def build_requests(
     split: str = "test",
     override_split: str = "override",
     limit: int | None = None,
+    retrieval: RetrievalConfig | None = None,
 ) -> list[Request]:
     """All requests of a setting, in a fixed order; `limit` keeps the first ones.
+
+    `retrieval` says what the setting `retrieved` shows.
 
     Raises:
         UserError: the split is absent, the skills folder is missing, or a policy has no
@@ -76,6 +82,13 @@ def build_requests(
     elif setting in ("in_context", "override"):
         rows = data.read(split if setting == "in_context" else override_split)
         requests = [Request(sample, data.policy_of(sample), target) for sample in rows]
+    elif setting == "retrieved":
+        rows = data.read(split)[:limit]
+        found = retrieve(data, rows, retrieval or RetrievalConfig())
+        requests = [
+            Request(row, None if shown is None else shown.policy, target)
+            for row, shown in zip(rows, found, strict=True)
+        ]
     elif setting in ("recital", "recital_in_context"):
         show = setting == "recital_in_context"
         requests = [

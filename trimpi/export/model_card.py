@@ -16,6 +16,7 @@ from trimpi.sample import DataFolder
 SETTINGS = {
     "no_policy": "without the policy in the prompt",
     "in_context": "with the policy in the prompt",
+    "retrieved": "with the sections of the policy that a lexical retriever finds",
     "override": "with another policy of the same name in the prompt",
     "recital": "conditions of the policy, word for word",
     "skills": "general skills",

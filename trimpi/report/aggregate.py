@@ -150,6 +150,8 @@ def _model(arm: Arm, base: Arm) -> dict[str, Any]:
             names = dict.fromkeys(n for s in summaries for n in s.get(key, ()))
             if names:
                 found[key] = {n: cell(evaluations, at(key, n)) for n in names}
+        if "retrieval" in summaries[0]:
+            found["retrieval"] = summaries[0]["retrieval"]
         if name not in RECITAL:  # its parts have a table of their own
             found |= groups.by_call(evaluations)
         settings[name] = found

@@ -164,10 +164,15 @@ def _common(summary: Mapping[str, Any]) -> dict[str, Any]:
 def table_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows like those of the paper's Table 2: the base with and without the policy, then the arms.
 
+    Where it was measured, the base with the sections of the policy that retrieval finds has a row.
+
     `end` is the accuracy as the model would be used: policy in the prompt in the first row, none
     in all others.
     """
     tokens = (summary["efficiency"] or {}).get("prompt_tokens") or {}
+    chosen = summary["models"][0]["settings"].get("retrieved") or {}
+    retrieval = chosen.get("retrieval") or {}
+    tokens = {**retrieval.get("prompt_tokens", {}), **tokens}
     rows: list[dict[str, Any]] = []
     for model in summary["models"]:
         found = model["settings"]
@@ -188,6 +193,11 @@ def table_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         end = found.get("in_context")
         if end:
             rows.append({**row, **shown, "name": BASE, "end": end})
+        if chosen:
+            path = (model["diagnosis"].get("retrieved") or {}).get("gold_path")
+            name = f"base, {retrieval.get('shown', 0):.3g} of {retrieval.get('of', 0):.3g} sections"
+            shown = {"tokens": tokens.get("retrieved"), "gold_path": path, "in_context": None}
+            rows.append({**row, **shown, "name": name, "end": chosen, "override": None})
         if "no_policy" in found:
             bare = {"end": found["no_policy"], "in_context": None, "override": None}
             rows.append({**row, **bare, "name": "base, no policy", "last_base": True})

@@ -183,3 +183,22 @@ def _mentions(plain: Sequence[str], found: Sequence[Found]) -> tuple[tuple[int, 
             head = match[1]
             mentions.append((number, match[2] if head[-1].isspace() else head + match[2]))
     return tuple(mentions)
+
+
+def said_by_rule(line: str) -> str | None:
+    """What stands behind the id of a rule that a line begins with, bold or not; None for no rule.
+
+    `**R1.** Stop.`, `- Rule 2: Stop.` and `Condition 1.2: Stop.` begin rules.
+    """
+    if begin := _BEGIN.match(line):
+        return begin["rest"].strip()
+    near = _NEAR.match(line)
+    if near and (near["bold"] or not near["unit"] or near["unit"].lower() in UNITS):
+        return line[near.end() :].strip()
+    return None
+
+
+def heading(line: str) -> int:
+    """Level of a Markdown heading, 1 to 6; 0 for any other line."""
+    stripped = line.lstrip(" \t")
+    return len(stripped) - len(stripped.lstrip("#")) if _HEADING.match(line) else 0

@@ -9,7 +9,7 @@ mean does not depend on how a batch is cut into micro batches, so it is the one 
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
+from trimpi.stages.epoch_rows import EpochRows
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
@@ -55,6 +56,15 @@ SHOWN = 20
 
 class SupervisedTrainer(ExactResume, SFTTrainer):
     """TRL's trainer on sequences that are encoded already; its loss is left as it is."""
+
+    rows_of_an_epoch: int | None = None
+    """Set where the table holds the rows of each epoch one after the other, so many an epoch."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.rows_of_an_epoch is None:
+            return super()._get_train_sampler(train_dataset)
+        table: Any = self.train_dataset
+        return EpochRows(self.rows_of_an_epoch, len(table), self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -72,6 +82,10 @@ def run_supervised(
     inputs: StageInputs,
     encode: Encode,
     encode_text: Encode | None = None,
+    *,
+    made: Sequence[Sample] | None = None,
+    encode_epoch: Callable[[int, int], Encode] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train on all rows of the split and leave a complete model folder.
 
@@ -83,6 +97,10 @@ def run_supervised(
         inputs: model, data, output folder and seed.
         encode: makes the training sequence of a row.
         encode_text: makes that of a text about a policy, for stages that mix such texts in.
+        made: rows to train on in place of those of the split, for stages that make their own.
+        encode_epoch: for sequences that change over the stage: (epoch from 0, number of epochs)
+            -> `encode` of that epoch.
+        more: further entries of `stage.json`.
 
     Returns:
         `inputs.output / "model"`.
@@ -94,7 +112,7 @@ def run_supervised(
     if (inputs.output / STAGE).is_file():
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
-    samples = inputs.data.read(config.split)[: config.limit]
+    samples = list(made or inputs.data.read(config.split)[: config.limit])
     parts, texts = [Part(config.split, samples, encode)], 0
     if isinstance(config, CptConfig) and config.texts is not None and encode_text is not None:
         parts.append(
@@ -102,7 +120,10 @@ def run_supervised(
         )
         texts = len(parts[1].samples)
     arguments = training_arguments(config, inputs)
-    schedule = plan_schedule(config, len(samples), arguments.world_size, config.kind, texts)
+    rows_made = None if made is None else len(samples)
+    schedule = plan_schedule(
+        config, len(samples), arguments.world_size, config.kind, texts, rows_made
+    )
     if schedule.general:
         folder = replay_folder(inputs)
         drawn = drawn_general(config, inputs, schedule.general)
@@ -111,13 +132,22 @@ def run_supervised(
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     visual = visual_token_ids(settings, processor.tokenizer)
-    rows, budgets = encode_rows(config.kind, processor, parts, visual, context_limit(settings))
+    limit = context_limit(settings)
+    rows, budgets = encode_rows(config.kind, processor, parts, visual, limit)
     rows, shares = in_table(parts, rows)
-
-    table = Dataset.from_list([vars(row) for row in rows])
     seen = len(rows)
     in_loss = sum(label != IGNORED for row in rows for label in row.labels)
     checked = sorted(rows[:16], key=lambda row: len(row.input_ids))[:2]
+    epochs = math.ceil(schedule.updates / math.ceil(seen / config.batch_size))
+    if encode_epoch is not None:
+        for epoch in range(1, epochs):  # `encode` is that of the first
+            parts[0] = replace(parts[0], encode=encode_epoch(epoch, epochs))
+            shown, further = encode_rows(config.kind, processor, parts, visual, limit)
+            rows += in_table(parts, shown)[0]
+            budgets += further
+        rows = same_types(rows)
+
+    table = Dataset.from_list([vars(row) for row in rows])
     del rows  # the table holds them in a fraction of the memory
 
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
@@ -139,6 +169,8 @@ def run_supervised(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    if encode_epoch is not None:
+        trainer.rows_of_an_epoch = seen
     parameters = {
         "total": count_parameters(trainer.model),
         "trainable": count_parameters(trainer.model, trainable=True),
@@ -160,6 +192,7 @@ def run_supervised(
         "sequences": sequences_trained(seen, config.batch_size, steps),
         "tokens_trained": int(trainer._total_train_tokens),
         "resumed_from": Path(checkpoint).name if checkpoint else None,
+        **(more or {}),
     }
     accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
     trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -241,12 +274,16 @@ def encode_rows(
         raise UserError.join(problems[:SHOWN] + ([f"... and {more} more rows"] if more > 0 else []))
     used = ((where, b) for (where, *_), b in zip(named, budgets, strict=True))
     check_budgets(used, limit)
+    return same_types(rows), budgets
+
+
+def same_types(rows: Sequence[Encoded]) -> list[Encoded]:
+    """One schema for the table: rows without a picture have no token types of their own."""
     types = sorted({name for row in rows for name in row.types})
-    # One schema for the table: rows without a picture have no token types of their own.
     return [
         replace(row, types={n: row.types.get(n, [0] * len(row.input_ids)) for n in types})
         for row in rows
-    ], budgets
+    ]
 
 
 def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConfig:

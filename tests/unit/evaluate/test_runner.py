@@ -306,3 +306,29 @@ def test_missing_pieces_are_one_line(model: Path, clevr: DataFolder, tmp_path: P
         build_requests("skills", clevr, None, target="cot")
     with pytest.raises(UserError, match="no such model folder"):
         run(tmp_path / "nowhere", clevr, tmp_path / "eval", perfect(clevr))
+
+
+def test_retrieved_shows_some_sections_and_says_how_many(
+    model: Path, clevr: DataFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def answer(messages: Any) -> str:
+        asked.append(prompt_text(messages))
+        return "\\boxed{Case 1}"
+
+    found = run(
+        model, clevr, tmp_path / "a", Scripted(answer), settings=["retrieved"],
+        retrieval={"sections": 2},
+    )["retrieved"]  # fmt: skip
+    assert {text.count("is there a") for text in asked} == {2}
+    assert all("Start at Condition 1" in text or "Condition 1" in text for text in asked)
+    assert found["policy_in_prompt"]
+    assert found["retrieval"] == {
+        "sections": 2, "keep_head": True, "shown": 2.0, "of": 3.0, "whole": 0.0
+    }  # fmt: skip
+    assert "each is shown whole" not in capsys.readouterr().out
+    whole = run(model, clevr, tmp_path / "b", Scripted(answer), settings=["retrieved"])
+    assert whole["retrieved"]["retrieval"]["whole"] == 1.0
+    said = capsys.readouterr().out
+    assert "no policy has more than 3 sections, so each is shown whole; lower" in said
