@@ -250,7 +250,11 @@ def _rows(splits: Mapping[str, int] | None, split: str, key: str) -> int | None:
     if splits is None:
         return None
     if split not in splits:
-        raise UserError(f"{key}: the data have no split {split!r}; {did_you_mean(split, splits)}")
+        why = ""
+        if split == "train_cot" and "train" in splits:
+            why = " (of rows with rationales)"
+        known = did_you_mean(split, splits)
+        raise UserError(f"{key}: the data have no split {split!r}{why}; {known}")
     if not splits[split]:
         raise UserError(f"{key}: split {split!r} is empty; give it at least one row")
     return splits[split]

@@ -4,7 +4,7 @@ RUN/seed-S/benchmarks/<chain|base>/<suite>/    of a recipe
 benchmarks/<name of the model>/<suite>/        of a model; or --output
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from trimpi.benchmarks.harness import run_harness
 from trimpi.benchmarks.items import Item, Suite
+from trimpi.benchmarks.rows import SHOWN
 from trimpi.benchmarks.run import Backend, Settings, answer_all, load_items, run_suite
 from trimpi.benchmarks.source import Source
 from trimpi.benchmarks.suites import parse_suites
@@ -24,12 +25,23 @@ from trimpi.evaluate.store import COMPLETIONS, SCORES, SUMMARY, write_rows
 from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import PACKAGE, locate
-from trimpi.pipeline import alone_in
+from trimpi.pipeline import alone_in, stage_identity
+from trimpi.prompt import Message
 from trimpi.quiet import quiet
 from trimpi.recipe import ModelConfig, Recipe
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
-from trimpi.runs import begin, chain_name, digest, model_digest, read_json, stage_folder, write_json
+from trimpi.runs import (
+    STARTED,
+    begin,
+    chain_name,
+    differences,
+    digest,
+    model_digest,
+    read_json,
+    stage_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from trimpi.generate import Generator
@@ -107,7 +119,7 @@ def run_model(target: str, output: Path | None, request: Request, console: Conso
     model = make(target, request.backend)
     busy = "another evaluation works in this folder; wait for it, or choose --output"
     with held(folder / ".lock", folder, busy, "choose another --output"):
-        _run(suites, model, make, folder, request, console)
+        _run(suites, model, folder, request, console)
 
 
 def run_arm(recipe: Recipe, run: Path, arm: str, request: Request, console: Console) -> None:
@@ -132,21 +144,35 @@ def run_arm(recipe: Recipe, run: Path, arm: str, request: Request, console: Cons
             raise UserError.join(
                 [f"{f}: not trained yet; `trimpi run` the recipe first" for f in missing]
             )
+        asked = [stage_identity(recipe.stages[name]) for name in chain]
+        if changed := [line for f in trained if chain and (line := _changed(f, asked))]:
+            raise UserError.join(changed)
         for seed, stage in zip(seeds, trained, strict=True):
             path = str(stage / "model") if chain else recipe.model.path
             output = run / f"seed-{seed}" / "benchmarks" / chain_name(chain)
-            _run(suites, make(path, request.backend), make, output, request, console)
+            _run(suites, make(path, request.backend), output, request, console)
+
+
+def _changed(stage: Path, asked: list[dict[str, Any]]) -> str:
+    """What is wrong where a model was trained with other settings of its stages, or ""."""
+    started = read_json(stage / STARTED)
+    if not isinstance(started, dict) or started.get("stages") == asked:
+        return ""
+    told = differences({"stages": started.get("stages")}, {"stages": asked})
+    return f"{stage}: trained with other settings ({told}); give the recipe of the run"
 
 
 def _run(
     suites: list[tuple[Suite, Source]],
     model: Backend,
-    make: Callable[[str, str], Backend],
     output: Path,
     request: Request,
     console: Console,
 ) -> None:
-    judge = make(request.judge, request.judge_backend) if request.judge else None
+    quiet()
+    # Of its own, not loaded by the recipe's revision, precision or quantization.
+    other = _maker(model.batch_size)
+    judge = other(request.judge, request.judge_backend) if request.judge else None
     asked: list[list[Item]] = []
     problems = []
     for suite, source in suites:  # all of them before any weights are loaded
@@ -154,9 +180,13 @@ def _run(
             asked.append(load_items(suite, source, request.settings.options, output))
         except UserError as error:
             problems.append(str(error))
+    if not problems and model.faults is not None:
+        for (suite, _), items in zip(suites, asked, strict=True):
+            limit = request.settings.max_new_tokens or suite.max_new_tokens
+            prompts = [(item.id, item.messages) for item in items]
+            problems += [f"{suite.name}: {line}" for line in model.faults(prompts, limit)]
     if problems:
         raise UserError.join(problems)
-    quiet()
     for (suite, source), items in zip(suites, asked, strict=True):
         summary = run_suite(suite, source, items, output, request.settings, model, judge)
         if request.harness and suite.name == "mmlu_pro":
@@ -234,7 +264,34 @@ def _local(target: str, backend: str, batch_size: int, loading: ModelConfig | No
             load_model(folder, config), load_processor(folder, config), batch_size
         )
 
-    return Backend(identity, generator, batch_size)
+    def faults(asked: Sequence[tuple[str, list[Message]]], limit: int) -> list[str]:
+        from trimpi.batch import encode_text
+        from trimpi.model import load_config, load_processor
+
+        context = getattr(
+            load_config(folder, config).get_text_config(), "max_position_embeddings", None
+        )
+        if context is None:
+            return []
+        processor = load_processor(folder, config)
+        lengths = {
+            name: len(encode_text(processor, messages).input_ids) for name, messages in asked
+        }
+        return too_long(lengths, limit, context)
+
+    return Backend(identity, generator, batch_size, faults)
+
+
+def too_long(lengths: Mapping[str, int], limit: int, context: int) -> list[str]:
+    """A line for each prompt, by id, that leaves no room for `limit` tokens, up to 20."""
+    lines = [
+        f"row {name!r}: a prompt of {length} tokens and {limit} new ones exceed the model's "
+        f"context of {context}; lower --shots or --max-new-tokens"
+        for name, length in lengths.items()
+        if length + limit > context
+    ]
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"and {more} more rows like these"] if more > 0 else [])
 
 
 def _identity(made: Any, name: str, target: str) -> Mapping[str, Any]:

@@ -54,12 +54,12 @@ def _from_hub(config: ModelConfig, where: str, weights: bool) -> Path:
         )
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError):
         raise Unreachable(
-            f"{where}: {config.path!r} is no folder beside the recipe and not in the local cache, "
+            f"{where}: {config.path!r} is no folder here and not in the local cache, "
             "and the hub cannot be reached; check name and network, or give a folder"
         ) from None
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{where}: {config.path!r} is no folder beside the recipe and the hub refuses it "
+            f"{where}: {config.path!r} is no folder here and the hub refuses it "
             f"({reason}); correct the name, or log in"
         ) from None

@@ -233,7 +233,7 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
     stages = [task.recipe.stages[name] for name in chain]
     replayed = any(isinstance(s, SupervisedConfig) and s.replay_ratio for s in stages)
     return {
-        "stages": [_stage_identity(stage) for stage in stages],
+        "stages": [stage_identity(stage) for stage in stages],
         "model": {**model, "digest": task.model_digest},
         "data": task.data_digest,
         **({"replay": task.replay_digest} if replayed else {}),
@@ -242,7 +242,7 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
     }
 
 
-def _stage_identity(stage: StageConfig) -> dict[str, Any]:
+def stage_identity(stage: StageConfig) -> dict[str, Any]:
     """The settings of a stage; younger keys only where they are used, so that older runs go on."""
     settings = stage.model_dump(mode="json", exclude=set(NO_EFFECT))
     unused = {k for key, (off, more) in YOUNGER.items() if settings.get(key, off) == off

@@ -41,7 +41,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reading:
-    """How tables are read: the arguments `columns`, `delimiter` and `query`, and the policies."""
+    """How tables are read: the arguments `columns`, `delimiter` and `query`, and the policies.
+
+    Without policies, where their files do not read, rows are read all the same for what is wrong
+    with them; what they say of policies is not judged, and conversations are left out.
+    """
 
     columns: Mapping[str, Any]
     policies: Mapping[str, Policy]
@@ -109,6 +113,8 @@ class Reading:
         query, answer = _text(columns.get(row.record, "query")), ""
         rationale = _text(columns.get(row.record, "rationale")) or None
         policy = self._policy(_text(columns.get(row.record, "policy")), columns, fault)
+        if columns.chat and not self.policies:
+            return None
         if columns.chat:
             within = (
                 {policy: self.policies[policy]}
@@ -131,7 +137,8 @@ class Reading:
             known = ", ".join(self.policies)
             fault("policy", f"names none of the policies ({known}); add a column 'policy'")
         if not query and self.query is not None and policy is not None:
-            query = self.query.replace("{policy}", self.policies[policy].name)
+            name = self.policies[policy].name if policy else policy
+            query = self.query.replace("{policy}", name)
         for name, value in (("query", query), ("answer", answer)):
             if not value:
                 fault(shown[name], "is empty; fill it in, or remove the row")
@@ -145,7 +152,7 @@ class Reading:
         except TypeError:
             kind = type(columns.get(row.record, "rules")).__name__
             fault(columns.fields["rules"], f"must be a list of ids, or R1, R2; found {kind}")
-        if policy is not None:
+        if policy:
             for text in _unknown_rules(self.policies[policy], rules):
                 fault(columns.fields["rules"], text)
         id = _text(columns.get(row.record, "id")) or f"{index + 1:06d}"
@@ -171,7 +178,12 @@ class Reading:
         )
 
     def _policy(self, named: str, columns: Columns, fault: Any) -> str | None:
-        """Id of the policy of a row: by its id or its name; the only one where none is named."""
+        """Id of the policy of a row: by its id or its name; the only one where none is named.
+
+        None where there is none, "" where no policy could be read.
+        """
+        if not self.policies:
+            return ""
         if not named:
             return next(iter(self.policies)) if len(self.policies) == 1 else None
         if named in self.policies:

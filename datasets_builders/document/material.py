@@ -86,8 +86,16 @@ def read_material(arguments: Arguments, seed: int) -> Material:
         grader = make_grader(arguments.grader, "grader")
     except UserError as error:
         found.add_error(error)
-    examples = read_tables(arguments, arguments.sources, policies, found)
-    over = read_tables(arguments, arguments.override_sources, newer, found)
+    whole = len(policies) == len(arguments.policy_files)
+    whole_newer = len(newer) == len(arguments.override_files)
+    examples = read_tables(arguments, arguments.sources, policies if whole else {}, found)
+    over = read_tables(arguments, arguments.override_sources, newer if whole_newer else {}, found)
+    if not (whole and whole_newer):  # what needs no policy is told with what is wrong with theirs
+        check_pictures([*examples, *over], found)
+        if grader is not None:
+            check_grades(examples, grader, found)
+            check_grades(over, grader, found)
+        found.stop_if_faulty()
     examples, digests = _checked(examples, policies, arguments, grader, found)
     reasoned = arguments.generate is not None
     examples = deal(examples, digests, arguments.splits, seed, reasoned, found)
@@ -115,9 +123,7 @@ def read_tables(
     policies: Mapping[str, Policy],
     found: Findings,
 ) -> list[Labelled]:
-    """All rows of tables; none where no policy could be read."""
-    if not policies:
-        return []
+    """All rows of tables; without policies, where these do not read, as `Reading` says."""
     reading = Reading(arguments.columns, policies, arguments.delimiter, arguments.query)
     examples: list[Labelled] = []
     for split, source in sources.items():
@@ -169,6 +175,7 @@ def content(arguments: Arguments) -> dict[str, Any]:
     found = Findings()
     policies = read_policies(arguments.policy_files, found)
     newer = read_policies(arguments.override_files, found)
+    found.stop_if_faulty()  # what else is wrong is told by the build
 
     def digests(
         sources: Mapping[str | None, str], policies: Mapping[str, Policy]

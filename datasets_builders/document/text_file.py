@@ -15,7 +15,10 @@ BOM = "\ufeff"
 
 
 def read_text(file: Path, found: Findings) -> str | None:
-    """The text of a file without a leading byte order mark, or None where it is not UTF-8.
+    """The text of a file without a leading byte order mark, or None where it cannot be read.
+
+    A line that is not UTF-8 is a problem and is read as Windows-1252, so that what else is wrong
+    with its row is told too.
 
     Problems: a file that cannot be read, one in UTF-16 or UTF-32, every line that is not UTF-8
     (as of a file that was put together from two encodings), and a byte order mark inside.
@@ -30,9 +33,8 @@ def read_text(file: Path, found: Findings) -> str | None:
             found.add(f"{file}:1", f"is {name} (its first bytes say so); save the file as UTF-8")
             return None
     content = content.removeprefix(codecs.BOM_UTF8)
-    before = len(found.problems)
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, 1):
+    lines = []
+    for number, line in enumerate(content.split(b"\n"), 1):
         if b"\0" in line:
             found.add(
                 f"{file}:{number}",
@@ -43,14 +45,15 @@ def read_text(file: Path, found: Findings) -> str | None:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             found.add(f"{file}:{number}", _not_utf8(line, error))
-            continue
+            text = line.decode("cp1252", "replace")
+        lines.append(text)
         if BOM in text:
             found.add(
                 f"{file}:{number}",
                 "a byte order mark stands inside the file, as where two files were joined; "
                 "remove it",
             )
-    return content.decode("utf-8") if len(found.problems) == before else None
+    return "\n".join(lines)
 
 
 def _not_utf8(line: bytes, error: UnicodeDecodeError) -> str:

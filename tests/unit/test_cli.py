@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from trimpi.checks import _rows
 from trimpi.cli import app
 from trimpi.errors import UserError
 from trimpi.recipe_file import load_recipe
@@ -205,6 +206,15 @@ def test_data_changed_after_they_were_built_stop_a_run(recipe: Path, data: DataF
     (data.root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=r"test\.jsonl:4: answer 'Case 99' is not among"):
         check_rows(load_recipe(recipe), data)
+
+
+def test_a_missing_split_of_rationales_says_what_it_holds() -> None:
+    with pytest.raises(UserError) as caught:
+        _rows({"test": 1, "train": 3}, "train_cot", "stages.sft.split")
+    assert str(caught.value) == (
+        "stages.sft.split: the data have no split 'train_cot' (of rows with rationales); "
+        "did you mean 'train'?"
+    )
 
 
 def test_an_output_that_is_a_file(recipe: Path, tmp_path: Path) -> None:

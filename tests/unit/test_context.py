@@ -11,7 +11,7 @@ from tests.general_cases import general_folder, read_rows, write_rows
 from trimpi.checks import check_recipe
 from trimpi.context import check_context
 from trimpi.errors import UserError
-from trimpi.pipeline import _stage_identity
+from trimpi.pipeline import stage_identity
 from trimpi.recipe import CptConfig, Recipe
 from trimpi.sample import DataFolder
 
@@ -120,10 +120,10 @@ def test_a_dry_run_knows_the_texts(qwen: Path, data: DataFolder, tmp_path: Path)
 
 def test_texts_are_part_of_a_stages_identity_where_there_are_some() -> None:
     plain, mixed = CptConfig(), CptConfig(texts="policy_text")
-    assert "texts" not in _stage_identity(plain)  # as in runs from before there were texts
-    assert _stage_identity(mixed)["texts_epochs"] == 1
+    assert "texts" not in stage_identity(plain)  # as in runs from before there were texts
+    assert stage_identity(mixed)["texts_epochs"] == 1
     twice = CptConfig(texts="policy_text", texts_epochs=2)
-    assert _stage_identity(mixed) != _stage_identity(twice)
+    assert stage_identity(mixed) != stage_identity(twice)
 
 
 def test_a_bad_picture_is_named_with_its_row(qwen: Path, data: DataFolder) -> None:

@@ -12,8 +12,11 @@ from typer.testing import CliRunner, Result
 from tests.benchmark_fakes import mmlu_row, wild_row, write
 from tests.evaluation_fakes import Scripted
 from trimpi.cli import app
+from trimpi.eval_suites import too_long
 from trimpi.generate import Generated
-from trimpi.runs import write_json
+from trimpi.pipeline import stage_identity
+from trimpi.recipe_file import load_recipe
+from trimpi.runs import STARTED, write_json
 
 
 def call(*words: Any) -> Result:
@@ -132,6 +135,66 @@ def test_rows_of_all_suites_are_checked_before_a_model_is_loaded(
     lines = faults(*words, "--shots", 0, "--output", tmp_path / "out")
     assert [line.split(":")[0] for line in lines] == ["mmlu_pro", "wildguard_harm"]
     assert not (tmp_path / "out" / "mmlu_pro").exists()
+
+
+def test_prompts_beyond_the_context_are_told_before_a_model_is_loaded(
+    rows: Path, tmp_path: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimpi.model.load_model", lambda *_: pytest.fail("loaded"))
+    words = ("eval", qwen, "--suite", f"mmlu_pro={rows}", "--shots", 0, "--output", tmp_path / "o")
+    lines = faults(*words, "--max-new-tokens", 10**7)
+    assert len(lines) == 3 and not (tmp_path / "o" / "mmlu_pro").exists()
+    assert lines[0].startswith("mmlu_pro: row '0': a prompt of ")
+    assert "tokens and 10000000 new ones exceed the model's context of " in lines[0]
+    assert too_long({"a": 5, "b": 6}, 4, 9) == [
+        "row 'b': a prompt of 6 tokens and 4 new ones exceed the model's context of 9; "
+        "lower --shots or --max-new-tokens"
+    ]
+    assert too_long({str(n): 9 for n in range(23)}, 1, 9)[-1] == "and 3 more rows like these"
+
+
+def test_a_recipe_of_other_settings_than_the_trained_arm(
+    rows: Path, tmp_path: Path, qwen: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: small\noutput: {tmp_path}/run\nmodel: {{path: {qwen}}}\n"
+        f"data: {{folder: {tmp_path}}}\nstages: {{sft: {{}}}}\n"
+    )
+    stage = tmp_path / "run" / "seed-0" / "sft"
+    write_json(stage / "done.json", {})
+    (loaded,) = load_recipe(recipe).stages.values()
+    write_json(stage / STARTED, {"stages": [stage_identity(loaded)]})
+    words = ("eval", recipe, "--suite", f"mmlu_pro={rows}", "--shots", 0, "--arm", "main")
+    (line,) = faults(*words, "--set", "stages.sft.epochs=9")
+    assert line == (
+        f"{stage}: trained with other settings (stages.0.epochs: 5.0 -> 9.0); give the recipe of "
+        "the run"
+    )
+    assert "no such model folder" in faults(*words)[0]
+
+
+def test_a_judge_is_not_loaded_as_the_recipe_says(
+    tmp_path: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: small\noutput: {tmp_path}/run\nmodel: {{path: {qwen}, dtype: bfloat16}}\n"
+        f"data: {{folder: {tmp_path}}}\nstages: {{sft: {{}}}}\n"
+    )
+    monkeypatch.setattr("trimpi.model.load_model", lambda folder, config: folder)
+    monkeypatch.setattr(
+        "trimpi.generate.TransformersGenerator",
+        lambda *_: Scripted(lambda _: "a: yes\nb: no\nc: no"),
+    )
+    wild = write(tmp_path / "w.jsonl", [wild_row()])
+    words = ("eval", recipe, "--suite", f"wildguard_answers={wild}", "--judge", qwen)
+    result = call(*words, "--max-new-tokens", 8)
+    assert result.exit_code == 0, result.output
+    (file,) = (tmp_path / "run").rglob("wildguard_answers/started.json")
+    started = json.loads(file.read_text())
+    assert started["model"]["loading"]["dtype"] == "bfloat16"
+    assert started["judge"]["loading"]["dtype"] == "auto"
 
 
 def test_options_that_do_not_apply(

@@ -50,6 +50,26 @@ def test_trl_rows_load_with_their_pictures(data: DataFolder, tmp_path: Path) -> 
     assert said == f"<think> {sample.rationale} </think> \\boxed{{{sample.answer}}}"
 
 
+def test_splits_of_other_columns_load_by_their_configuration(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    sizes = {"train_cot": 4, "train": 3, "test": 3, "override": None}
+    build(tmp_path / "data", seed=0, policies=["ostrel"], policy_text={"per_rule": 2}, **sizes)
+    counts = export_data(tmp_path / "data", tmp_path / "out", "trl")
+    found = {}
+    for name in ("default", "prompts"):
+        loaded = load_dataset(str(tmp_path / "out"), name, cache_dir=str(tmp_path / "cache"))
+        found |= {split: len(rows) for split, rows in loaded.items()}
+        assert all(("completion" in rows.column_names) == (name != "prompts")
+                   for rows in loaded.values())  # fmt: skip
+    texts = str(tmp_path / "out" / "policy_text" / "metadata.jsonl")
+    rows = load_dataset("json", data_files=texts, cache_dir=str(tmp_path / "cache"))["train"]
+    assert {**found, "policy_text": len(rows)} == counts
+    said = (tmp_path / "out" / "README.md").read_text()
+    assert "Further configurations: prompts." in said
+    assert 'load_dataset("json", data_files="policy_text/metadata.jsonl")' in said
+
+
 def test_trl_takes_the_rows_as_they_are(data: DataFolder, tmp_path: Path) -> None:
     """TRL's own collator for vision-language models makes a batch of them."""
     from datasets import load_dataset
@@ -117,9 +137,9 @@ def test_the_card_is_what_the_hub_reads(data: DataFolder, tmp_path: Path) -> Non
     export_data(data.root, tmp_path / "out", "ms-swift", splits=["test", "train"])
     _, head, body = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
-    assert card["configs"][0]["data_files"] == [
-        {"split": "test", "path": "test.jsonl"},
-        {"split": "train", "path": "train.jsonl"},
+    assert card["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "test", "path": "test.jsonl"}]},
+        {"config_name": "prompts", "data_files": [{"split": "train", "path": "train.jsonl"}]},
     ]
     assert "| train | 3 | prompt and gold answer (for RL) |" in body
 

@@ -1,7 +1,5 @@
 """What a benchmark asks, what was read from a completion, and what a suite is."""
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from trimpi.benchmarks.source import Source
+from trimpi.evaluate.store import digest_prompts
 from trimpi.prompt import Message
 
 Extraction = Literal["chain", "strict"]
@@ -98,21 +97,13 @@ def chosen_rows(categories: Sequence[str], options: Options) -> list[int]:
 
 def items_digest(items: Sequence[Item]) -> str:
     """SHA-256 over ids, gold answers, options and whole prompts, pictures by content."""
-    sha, seen = hashlib.sha256(), dict[str, str]()
-    for item in items:
-        parts: list[str] = [item.id, item.category, item.gold, *item.options]
-        for message in item.messages:
-            parts.append(message["role"])
-            for part in message["content"]:
-                if part["type"] == "image":
-                    path = part["image"]
-                    if path not in seen:
-                        seen[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-                    parts.append("image:" + seen[path])
-                else:
-                    parts.append("text:" + part["text"])
-        sha.update(json.dumps(parts).encode())
-    return sha.hexdigest()
+    return digest_prompts(
+        (
+            [i.id, i.category, i.gold, *i.options, *(message["role"] for message in i.messages)],
+            i.messages,
+        )
+        for i in items
+    )
 
 
 def user_turn(text: str, pictures: Sequence[str] = ()) -> list[Message]:

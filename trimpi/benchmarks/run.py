@@ -33,11 +33,16 @@ CHUNK_BATCHES = 16
 
 @dataclass(frozen=True)
 class Backend:
-    """A model that answers: what identifies it, and how to get it. `generator` loads weights."""
+    """A model that answers: what identifies it, and how to get it.
+
+    `generator` loads weights. `faults` says, without them, which of the prompts do not fit the
+    model with so many new tokens; None where only a server knows.
+    """
 
     identity: Mapping[str, Any]
     generator: "Callable[[], Generator]"
     batch_size: int = 16
+    faults: "Callable[[Sequence[tuple[str, list[Message]]], int], list[str]] | None" = None
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def _parquet(path: Path) -> Any:
 
 def _json_rows(file: Path) -> list[tuple[int, Any]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as UTF-8 ({_short(error)}); restore it") from None
     if file.suffix == ".json":

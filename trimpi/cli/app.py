@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check found faults, 2 bad input (one line each, no trace
 """
 
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ app.add_typer(model_app, name="model")
 
 def main() -> None:
     """Entry point of the `trimpi` command."""
+    # On a processor it advises a faster kernel when PEFT imports it, whatever the command is.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app(prog_name="trimpi")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.evaluate.settings import Request
-from trimpi.prompt import Target
+from trimpi.prompt import Message, Target
 from trimpi.runs import STARTED, begin, read_json, write_text
 from trimpi.sample import Completion, Sample
 
@@ -135,11 +135,16 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def prompts_digest(requests: Iterable[Request]) -> str:
     """SHA-256 over ids, gold answers and whole prompts, images by content."""
+    return digest_prompts(([r.sample.id, r.sample.answer], r.messages) for r in requests)
+
+
+def digest_prompts(asked: Iterable[tuple[Sequence[str], Sequence[Message]]]) -> str:
+    """SHA-256 over texts of each row and its whole prompt, images by content."""
     sha = hashlib.sha256()
     seen: dict[str, str] = {}
-    for request in requests:
-        parts: list[str] = [request.sample.id, request.sample.answer]
-        for message in request.messages:
+    for texts, messages in asked:
+        parts: list[str] = [*texts]
+        for message in messages:
             for part in message["content"]:
                 if part["type"] == "image":
                     path = part["image"]

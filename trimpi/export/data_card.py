@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import yaml
 
 from trimpi.export.formats import Format
+from trimpi.prompt import is_text_split
 from trimpi.sample import DataFolder
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**12, "n>100K"))
@@ -30,9 +31,10 @@ def data_card(
         "size_categories": [next(name for most, name in SIZES if total < most)],
         "configs": [
             {
-                "config_name": "default",
-                "data_files": [{"split": s, "path": path} for s, path in paths.items()],
+                "config_name": name,
+                "data_files": [{"split": s, "path": paths[s]} for s in splits],
             }
+            for name, splits in configs(supervised).items()
         ],
     }
     if licences:
@@ -64,22 +66,50 @@ def data_card(
     return "\n".join(lines) + "\n"
 
 
+def configs(supervised: Mapping[str, bool]) -> dict[str, list[str]]:
+    """Splits by configuration: `datasets` wants equal columns in all splits of one.
+
+    "default" holds those with completions, "prompts" those without; a single kind is "default".
+    Texts about policies are in none where there are others: they have no pictures, and a
+    repository is read as pictures or as JSON, never as both.
+    """
+    found: dict[str, list[str]] = {"default": [], "prompts": []}
+    for split, whole in supervised.items():
+        if not is_text_split(split):
+            found["default" if whole else "prompts"].append(split)
+    found = {kind: splits for kind, splits in found.items() if splits}
+    if len(found) > 1:
+        return found
+    return {"default": next(iter(found.values()), list(supervised))}
+
+
 def _names(data: DataFolder) -> list[str]:
     names = dict.fromkeys(p.name for p in data.policies.values())
     return [f"policy {name}" for name in names] or ["requests without a policy"]
 
 
 def _use(kind: Format, counts: Mapping[str, int], supervised: Mapping[str, bool]) -> list[str]:
-    trained = [split for split in counts if supervised[split] and not split.startswith("test")]
+    trained = [
+        s for s in counts if supervised[s] and not s.startswith("test") and not is_text_split(s)
+    ]
     split = (trained or list(counts))[0]
+    config = next((n for n, splits in configs(supervised).items() if split in splits), "default")
+    others = [name for name in configs(supervised) if name != config]
+    texts = [s for s in counts if is_text_split(s)]
     if kind == "trl":
         return [
             "```python",
             "from datasets import load_dataset",
             "",
-            f'rows = load_dataset("DIR_OR_HUB_ID", split="{split}")  # prompt, completion, images',
+            f'rows = load_dataset("DIR_OR_HUB_ID", "{config}", split="{split}")',
             "```",
             "",
+            "Columns: `prompt`, `completion` (not in prompts for RL), `images`, `answer`, `id`."
+            + (f" Further configurations: {', '.join(others)}." if others else ""),
+            *(
+                f'Texts about policies: `load_dataset("json", data_files="{s}/metadata.jsonl")`.'
+                for s in texts
+            ),
             "`trl.SFTTrainer` and `trl.GRPOTrainer` take these columns as they are.",
         ]
     if kind == "llamafactory":

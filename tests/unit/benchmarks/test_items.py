@@ -92,6 +92,14 @@ def test_more_faults_than_are_listed(tmp_path: Path) -> None:
     assert len(lines) == 21 and lines[-1] == "mmlu_pro: and 3 more faults like these"
 
 
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", [mmlu_row(1)])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert [item.id for item in mmlu_pro.load(Source(str(file)), Options(shots=0), tmp_path)] == [
+        "1"
+    ]
+
+
 def test_a_missing_column(tmp_path: Path) -> None:
     row = mmlu_row(1)
     row["anser"] = row.pop("answer")

@@ -136,6 +136,30 @@ def test_all_faults_at_once_and_nothing_written(project: Path) -> None:
     assert "'alow'" in text
 
 
+def test_faults_of_the_policy_and_of_the_rows_are_told_together(project: Path) -> None:
+    policy = project / "policy.md"
+    policy.write_bytes(POLICY.encode() + "Große Messer.\n".encode("latin-1"))
+    rows = rows_of(project)
+    rows[1]["answer"] = "alow"
+    rows[3]["images"] = "none.png"
+    rows[5]["query"] = ""
+    rows[7]["policy"] = "Ostrel"  # it may well be: its file does not say
+    write(project, rows)
+    file = project / "examples.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"May Ostrel show it?", b"Gr\xf6\xdfe?", 1))
+    assert [fault.split(": ")[0].rpartition("/")[2] for fault in refused(project)] == [
+        "policy.md:9", "examples.jsonl:1", "examples.jsonl:2", "examples.jsonl:4",
+        "examples.jsonl:6"]  # fmt: skip
+
+
+def test_conversations_wait_for_their_policy(project: Path) -> None:
+    (project / "policy.md").write_bytes(b"---\nname: \xff\n---\nNo knives.\n")
+    turn = {"role": "user", "content": "No knives.\nMay it be shown?"}
+    said = {"role": "assistant", "content": "block"}
+    write(project, [{"messages": [turn, said], "images": []}])
+    assert [fault.split(": ")[0] for fault in refused(project)] == [f"{project}/policy.md:2"]
+
+
 def raises(sample: Sample, completion: object) -> Score:
     raise RuntimeError("lost its model")
 
