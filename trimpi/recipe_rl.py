@@ -71,7 +71,7 @@ class Curriculum(Section):
     """SEC (arXiv 2505.14970): a bandit draws prompts by category, where advantages are large."""
 
     by: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-    """Keys of a row's `facts`; rows of equal values are one category."""
+    """Keys of a row's `facts`; rows of equal values (lists: of equal lengths) are one category."""
     alpha: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
     """Q <- (1 - alpha) Q + alpha x mean |advantage|."""
     temperature: PositiveFloat = 0.4

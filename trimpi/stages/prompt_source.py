@@ -161,9 +161,13 @@ def prompt_source(samples: Sequence[Sample], config: RlConfig, seed: int) -> Pro
 
 
 def categories_of(samples: Sequence[Sample], keys: Sequence[str]) -> list[str | None]:
-    """`key=value, ...` of each row's facts; None where a key is missing."""
+    """`key=value, ...` of each row's facts, a list by its length; None where a key is missing."""
+
+    def value(fact: Any) -> Any:
+        return len(fact) if isinstance(fact, list | tuple) else fact
+
     return [
-        ", ".join(f"{key}={sample.facts[key]}" for key in keys)
+        ", ".join(f"{key}={value(sample.facts[key])}" for key in keys)
         if all(key in sample.facts for key in keys)
         else None
         for sample in samples
