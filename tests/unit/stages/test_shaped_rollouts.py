@@ -43,6 +43,11 @@ def roll(trainer: Any) -> dict[str, Any]:
     return dict(trainer._generate_and_score_completions(rollout_rows(trainer)))
 
 
+def of_trl(trainer: Any) -> torch.Tensor:
+    """The advantages of the rollout batch before anything weighed them, [B]."""
+    return torch.tensor(list(trainer._logs["advantages"])[-8:])
+
+
 def logged(trainer: Any, name: str) -> float:
     [value] = trainer._metrics["train"][name]
     return float(value)
@@ -77,12 +82,12 @@ def test_sequence_level_ratios_are_trls(make: Make) -> None:
 
 def test_only_the_most_varied_completions_are_learned_from(make: Make) -> None:
     verdicts = Given(1, 0, 0, 0, 0, 0, 1, 0)  # the lone successes are in places 0 and 6
-    trainer = make(verdicts, downsample={"keep": 3}, loss_type="dapo", beta=0.0)
+    trainer = make(verdicts, downsample={"keep": 4}, loss_type="dapo", beta=0.0)
     output = roll(trainer)
     kept = output["tool_mask"].sum(1) > 0
-    assert kept.sum() == 3 and kept[0] and kept[6]
+    assert kept.sum() == 4 and kept[0] and kept[6]
     assert output["num_items_in_batch"] == output["completion_mask"][kept].sum()
-    assert logged(trainer, "rollout/downsample/free_share") >= 2 / 3
+    assert logged(trainer, "rollout/downsample/free_share") >= 0.5
 
 
 def test_a_least_number_of_policy_free_completions_stays(make: Make) -> None:
@@ -142,9 +147,6 @@ def test_policy_aware_tokens_are_weighted_by_the_ratio_of_both_views(
         micro_batch_size=micro,
     )
     output = roll(trainer)
-    plain = make(updates_per_rollout=updates, micro_batch_size=micro)
-    before = roll(plain)
-    assert torch.equal(before["completion_ids"], output["completion_ids"])
     assert output["advantages"].shape == output["completion_ids"].shape
     gaps, capped = [], []
     for row in range(8):
@@ -156,7 +158,7 @@ def test_policy_aware_tokens_are_weighted_by_the_ratio_of_both_views(
             weights = (free - full).exp().clamp(max=1.001)
             gaps += (full - free).tolist()
             capped += ((free - full).exp() > 1.001).tolist()
-        expected = before["advantages"][row] * weights
+        expected = of_trl(trainer)[row] * weights
         assert torch.allclose(output["advantages"][row, :length], expected, atol=1e-4)
     assert 0 < sum(capped) < len(capped)
     mean = sum(gaps) / len(gaps)
@@ -167,11 +169,15 @@ def test_policy_aware_tokens_are_weighted_by_the_ratio_of_both_views(
 
 
 def test_luffys_shaping(make: Make) -> None:
-    plain = roll(make(aware_weighting="importance"))["advantages"]
-    shaped = roll(make(aware_weighting="importance", importance={"shaping": "luffy"}))["advantages"]
-    weights = plain[1] / plain[1].sign() / plain[0, 0].abs()
-    assert (shaped[::2] == plain[::2]).all() and not torch.equal(shaped[1], plain[1])
-    assert weights.max() > 0
+    trainer = make(aware_weighting="importance", importance={"shaping": "luffy", "gamma": 0.3})
+    output = roll(trainer)
+    free = policy_free_logps(trainer, output)
+    prompts = [row["prompt_with_policy"] for row in trainer.last_rows]
+    ids, mask = output["completion_ids"], output["completion_mask"]
+    weights = (free - policy_bearing_logps(trainer, prompts, ids, mask, 2)).exp().clamp(max=1)
+    expected = of_trl(trainer)[1] * weights[1] / (weights[1] + 0.3)
+    assert torch.allclose(output["advantages"][1], expected, atol=1e-5)
+    assert (output["advantages"][::2] == of_trl(trainer)[::2].unsqueeze(1)).all()
 
 
 def test_reliance_is_measured_at_an_interval_and_changes_nothing(make: Make) -> None:
@@ -195,33 +201,32 @@ def test_reliance_is_measured_at_an_interval_and_changes_nothing(make: Make) -> 
 def test_the_teacher_acts_on_policy_free_rows_alone(
     make: Make, data: DataFolder, fraction: float
 ) -> None:
-    more = {"policy_fraction": fraction, "beta": 0.0}
-    trainer = make(teacher={"weight": 0.5, "kl_clip": 0.05}, **more)
-    output, before = roll(trainer), roll(make(**more))
+    teacher = {"weight": 0.5, "kl_clip": 0.3}
+    trainer = make(teacher=teacher, policy_fraction=fraction, beta=0.0)
+    output = roll(trainer)
     pulls = []
     for row in range(8):
         length = int(output["completion_mask"][row].sum())
-        found = output["advantages"][row, :length] - before["advantages"][row]
+        found = output["advantages"][row, :length] - of_trl(trainer)[row]
         if row % 2 and fraction:
             assert (found == 0).all()
             continue
         gap = by_hand(trainer, data, output, row, False) - by_hand(trainer, data, output, row, True)
-        assert torch.allclose(found, -0.5 * gap.clamp(-0.05, 0.05), atol=1e-4)
+        assert torch.allclose(found, -0.5 * gap.clamp(-0.3, 0.3), atol=1e-4)
         pulls += gap.tolist()
     mean = sum(pulls) / len(pulls)
     assert logged(trainer, "rollout/teacher/kl") == pytest.approx(mean, abs=1e-5)
-    assert 0 < logged(trainer, "rollout/teacher/clipped") < 1
+    clipped = sum(abs(pull) > 0.3 for pull in pulls) / len(pulls)
+    assert logged(trainer, "rollout/teacher/clipped") == pytest.approx(clipped)
 
 
 def test_following_the_teacher_lowers_the_divergence(make: Make) -> None:
     """All rewards are equal: what moves the model is the teacher alone."""
-    more = {"updates_per_rollout": 1, "beta": 0.0, "max_steps": 12, "epochs": 9.0, "lr": 3e-3}
-    trainer = make(
-        Given(), policy_fraction=0.0, group_size=8, teacher={"weight": 1.0, "kl_clip": 5.0}, **more
-    )
+    more = {"updates_per_rollout": 1, "beta": 0.0, "max_steps": 8, "epochs": 9.0, "lr": 5e-3}
+    trainer = make(Given(), policy_fraction=0.0, teacher={"weight": 1.0, "kl_clip": 5.0}, **more)
     trainer.train()
     found = [r["rollout/teacher/kl"] for r in trainer.state.log_history if "loss" in r]
-    assert sum(found[-3:]) < 0.6 * sum(found[:3])
+    assert sum(found[-2:]) < 0.7 * sum(found[:2]), found
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
