@@ -24,6 +24,9 @@ class DynamicSampling(Section):
     """A group has signal when the standard deviation of its pooled 2G values exceeds this."""
     patience: PositiveInt = 3
     """Batches in a row that `max_tries` did not fill, after which the stage ends."""
+    max_groups: PositiveInt | None = None
+    """Groups sampled in the whole stage, those dropped included, after which it ends: a budget of
+    rollouts. None for none."""
 
 
 class Overlong(Section):

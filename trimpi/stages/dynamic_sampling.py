@@ -115,6 +115,9 @@ class DynamicRecord:
         totals.groups += batch.sampled
         totals.with_signal += batch.with_signal
         totals.dropped += batch.dropped
+        most = self._options.max_groups
+        if most is not None and totals.groups >= most:
+            self.stopped = f"{totals.groups} groups are sampled, and max_groups is {most}"
         if batch.filled:
             totals.in_a_row = 0
             return []

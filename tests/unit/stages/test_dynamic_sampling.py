@@ -116,6 +116,14 @@ def test_a_stage_ends_after_several_unfilled_batches_in_a_row() -> None:
     assert (other.totals.batches, other.totals.in_a_row, other.stopped) == (3, 1, None)
 
 
+def test_a_budget_of_groups_ends_a_stage() -> None:
+    record = DynamicRecord(DynamicSampling(max_groups=4))
+    for expected in (None, "4 groups are sampled, and max_groups is 4"):
+        _, sample = batches([group(0, 0, 1), group(1, 1, 0)])
+        assert record.add(refill(sample, 2, DynamicSampling())) == []
+        assert record.stopped == expected
+
+
 def test_mean_advantage_of_a_group_is_largest_at_one_half() -> None:
     """2 sqrt(p (1 - p)) at p = 1/8, 1/4, 1/2, 3/4."""
     found = [mean_abs_advantage([1.0] * right + [0.0] * (8 - right)) for right in (1, 2, 4, 6, 8)]
