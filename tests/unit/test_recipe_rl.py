@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from trimpi.errors import UserError
-from trimpi.pipeline import _stage_identity
+from trimpi.pipeline import stage_identity
 from trimpi.recipe import RlConfig
 from trimpi.recipe_rl import RlOptions
 from trimpi.schedule import plan_schedule
@@ -79,10 +79,10 @@ def test_all_options_can_be_on() -> None:
 
 
 def test_options_that_are_off_leave_a_stages_identity_as_it_was() -> None:
-    plain = _stage_identity(RlConfig())
+    plain = stage_identity(RlConfig())
     assert not set(plain) & set(RlOptions.model_fields)
-    assert _stage_identity(RlConfig(teacher={"weight": 0.1}))["teacher"]["kl_clip"] == 1.0
-    assert _stage_identity(RlConfig(reliance_every=2)) == plain  # it changes no result
+    assert stage_identity(RlConfig(teacher={"weight": 0.1}))["teacher"]["kl_clip"] == 1.0
+    assert stage_identity(RlConfig(reliance_every=2)) == plain  # it changes no result
 
 
 @pytest.mark.parametrize("keys", [{"policy_share": "annealed"}, {"aware_when": "all_failed"}])

@@ -121,8 +121,9 @@ class ChosenRolloutTrainer(GuidedRolloutTrainer):
         size = self.num_generations
         count = len(prompts) * size // self.accelerator.num_processes
         first = self.accelerator.process_index * count
-        rows = [prompts[place // size] for place in range(first, first + count)]
-        inputs = with_pictures([self.train_dataset[row] for row in rows])
+        places = [prompts[place // size] for place in range(first, first + count)]
+        inputs = with_pictures([self.train_dataset[place] for place in places])
+        rows = [int(row["row"]) for row in inputs]
         free = [row["prompt"] for row in inputs]
         full = [row.get("prompt_with_policy", []) for row in inputs]
         aware = self.aware_rows(count)

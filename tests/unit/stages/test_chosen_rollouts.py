@@ -16,7 +16,10 @@ from tests.rl_cases import (
     rl_inputs,
     rollout_rows,
 )
+from trimpi.model import load_model, load_processor
 from trimpi.sample import Completion, DataFolder, Sample, Score
+from trimpi.stages.rl import build_trainer
+from trimpi.stages.rl_arguments import plan_batches
 
 Make = Callable[..., Any]
 
@@ -89,6 +92,25 @@ def test_the_prompts_of_what_is_kept_are_the_ones_scored(make: Make, data: DataF
         assert (rollout.generated_from[row] == kept) is (row % 2 == 0)
     completions = completions_of(output)
     assert len({tuple(ids) for ids in completions}) > 4
+
+
+def test_rows_that_a_filter_took_out_are_never_drawn(
+    qwen: Path, data: DataFolder, tmp_path: Path
+) -> None:
+    """Prompts are counted in the rows that are left, and graded as the samples that they are."""
+    grader = Silent(set())
+    inputs = rl_inputs(qwen, data, tmp_path / "rl", grader)
+    config, samples, left = rl_config(dynamic_sampling={}), data.read("train"), [1, 6, 7]
+    plan = plan_batches(config, len(left), 1)
+    processor = load_processor(inputs.model, inputs.model_config)
+    model = load_model(inputs.model, inputs.model_config, train=True)
+    trainer = build_trainer(config, inputs, samples, plan, model, processor, left)
+    trainer.model.train()
+    for _ in range(2):
+        trainer._generate_and_score_completions(rollout_rows(trainer))
+        seen = [samples[row["row"]].id for row in trainer.last_rows]
+        assert seen == grader.seen[-8:] and set(seen) <= {"train-1", "train-6", "train-7"}
+    assert set(grader.seen) == {"train-1", "train-6", "train-7"}
 
 
 def test_exhaustion_trains_on_what_there_is_and_warns(
