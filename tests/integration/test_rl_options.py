@@ -142,6 +142,8 @@ def test_two_processes_choose_the_same_groups(qwen: Path, data: DataFolder, tmp_
         "model": str(one.model),
         "model_config": one.model_config.model_dump(mode="json"),
         "data": str(data.root),
+        "base": None,
+        "replay": None,
         "output": str(tmp_path / "two"),
         "seed": 0,
         "grader": grader,
