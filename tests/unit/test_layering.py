@@ -21,7 +21,7 @@ LAYERS = {
         "recipe", "recipe_file", "resolve", "retrieval", "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "control_tokens",
-        "adapter", "interpolate", "model", "replay", "schedule",
+        "adapter", "interpolate", "quantization", "shard_merge", "model", "replay", "schedule",
         "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate", "benchmarks"},
     5: {"ask", "breakeven", "compare", "export", "report", "show", "data_step", "launch",

@@ -26,6 +26,7 @@ from trimpi.batch import IGNORED, Encoded, collate
 from trimpi.budget import TokenBudget, check_budgets, summarize_budgets
 from trimpi.errors import UserError
 from trimpi.model import (
+    check_adapter,
     check_quantization,
     context_limit,
     count_parameters,
@@ -36,6 +37,7 @@ from trimpi.model import (
     lora_config,
     visual_token_ids,
 )
+from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import CptConfig, SupervisedConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
@@ -112,6 +114,7 @@ def run_supervised(
     if (inputs.output / STAGE).is_file():
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
+    check_adapter(inputs.model, inputs.model_config, config.lora)
     samples = list(made or inputs.data.read(config.split)[: config.limit])
     parts, texts = [Part(config.split, samples, encode)], 0
     if isinstance(config, CptConfig) and config.texts is not None and encode_text is not None:
@@ -151,6 +154,7 @@ def run_supervised(
     del rows  # the table holds them in a fraction of the memory
 
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
+    prepare_quantized(model)
     if config.freeze_vision:
         freeze_vision(model)
     checkpoint = resume_checkpoint(arguments, inputs.output)
@@ -169,6 +173,7 @@ def run_supervised(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    adapters_in_float32(trainer.model)
     if encode_epoch is not None:
         trainer.rows_of_an_epoch = seen
     parameters = {
