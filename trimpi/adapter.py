@@ -179,11 +179,15 @@ def verify_reload(
 
 
 def _pattern(names: list[str]) -> str:
-    """A regular expression for these names; layers that differ by numbers alone once."""
-    general = {
-        r"\.".join(r"\d+" if part.isdigit() else re.escape(part) for part in name.split("."))
-        for name in names
-    }
+    """A regular expression for these names; those of a stack of layers once.
+
+    A last part that is a number stays: the neighbours of a layer in a sequence are of other kinds.
+    """
+    general = set()
+    for name in names:
+        *inner, last = name.split(".")
+        parts = [r"\d+" if part.isdigit() else re.escape(part) for part in inner]
+        general.add(r"\.".join([*parts, re.escape(last)]))
     return "|".join(sorted(general))
 
 

@@ -162,9 +162,7 @@ def merge_shards(
         write_json(folder / "model.safetensors.index.json", index)
 
 
-def _shards(
-    base: Path, dtype: torch.dtype | None, limit: int
-) -> Iterator[list[tuple[Path, str]]]:
+def _shards(base: Path, dtype: torch.dtype | None, limit: int) -> Iterator[list[tuple[Path, str]]]:
     """(file, key) of all tensors, cut into shards by their size after conversion."""
     shard: list[tuple[Path, str]] = []
     size = 0

@@ -51,9 +51,11 @@ def show(
     output: Output = None,
 ) -> None:
     """Print a stage's real input, token by token, with what is in the loss."""
+    from trimpi.quiet import quiet
     from trimpi.resolve import resolve_callable
 
     recipe, folder = load(file, sets, output)
+    quiet()
     resolve_callable("trimpi.show:show_stage", "show")(recipe, folder, stage, row, out)
 
 
