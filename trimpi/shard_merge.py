@@ -19,7 +19,7 @@ from trimpi.errors import UserError
 from trimpi.runs import read_json, write_json
 
 SHARD_BYTES = 2**30
-"""Size of a written shard; about three times as much is in memory at once."""
+"""Size of a written shard; about twice as much is in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ def factors_of(model: Any) -> dict[str, Factors]:
     """The factors of all LoRA layers of a peft model, by the weight's name in the plain model."""
     from peft.tuners.lora import LoraLayer
 
+    def copied(layers: Any) -> Tensor:
+        return layers["default"].weight.detach().float().cpu().clone()
+
     return {
         f"{name}.weight": Factors(
-            module.lora_A["default"].weight.detach().float().cpu().clone(),
-            module.lora_B["default"].weight.detach().float().cpu().clone(),
-            float(module.scaling["default"]),
+            copied(module.lora_A), copied(module.lora_B), float(module.scaling["default"])
         )
         for name, module in model.get_base_model().named_modules()
         if isinstance(module, LoraLayer)

@@ -1,5 +1,6 @@
 """Every recipe that ships loads, fits its builder, and dry-runs as far as this machine allows."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -273,7 +274,7 @@ def test_quantization_needs_an_adapter_and_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe(ROOT / "recipes" / "quickstart.yaml", ["model.quantization=nf4"])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     problems = check_recipe(recipe, tmp_path / "run", estimates=False).problems
     for name in ("cpt", "sft"):
         line = f"stages.{name}.lora: model.quantization nf4 freezes the weights; give the stage a"

@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from trimpi.memory import ModelSize, estimate, read_size
 from trimpi.recipe import CptConfig, LoraConfig, ModelConfig, RlConfig, SftConfig
-from trimpi.trainer_fields import rl_conflicts, trainer_problems
+from trimpi.trainer_fields import engine_missing, rl_conflicts, trainer_problems
 
 GIB = 2**30
 SIZE = ModelSize(
@@ -101,6 +101,17 @@ def test_trainer_keys_are_checked_against_the_class_that_gets_them() -> None:
         "stages.a.trainer.top_k: unknown key; see the fields of SFTConfig",
         "stages.b.trainer.nonsense_at_all: unknown key; see the fields of GRPOConfig",
     ]
+
+
+def test_vllm_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    asked = RlConfig(trainer={"use_vllm": True})
+    line = engine_missing(asked, "stages.rl")
+    assert line is not None and line.startswith("stages.rl.trainer.use_vllm: vllm is not installed")
+    assert "pip install 'trimpi[vllm]'" in line and len(line.splitlines()) == 1
+    assert engine_missing(RlConfig(), "stages.rl") is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert engine_missing(asked, "stages.rl") is None
 
 
 def test_vllm_with_settings_that_break_policy_rollout() -> None:

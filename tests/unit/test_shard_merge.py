@@ -144,7 +144,8 @@ out.mkdir()
 network = skeleton(load_config(base, ModelConfig(path=str(base))))
 shapes = {{n: network.get_submodule(n).weight.shape for n in linear_names(network, "language")}}
 factors = {{
-    f"{{n}}.weight": Factors(torch.randn(8, i), torch.randn(o, 8), 1.0) for n, (o, i) in shapes.items()
+    f"{{n}}.weight": Factors(torch.randn(8, i), torch.randn(o, 8), 1.0)
+    for n, (o, i) in shapes.items()
 }}
 def memory(key):
     line = next(l for l in open("/proc/self/status") if l.startswith(key))

@@ -154,7 +154,7 @@ def _merge_into_dense(
     quantized, factors = logits_of(model, batch), factors_of(model)
     adapter = inputs.output / "adapter"
     model.save_pretrained(str(adapter))
-    generation = model.get_base_model().generation_config
+    plain: Any = model.get_base_model()
     release(model)
     dense = inputs.model_config.model_copy(
         update={"quantization": "none", "compute_dtype": "auto", "double_quant": True}
@@ -169,7 +169,7 @@ def _merge_into_dense(
         for part in (settings, *(getattr(settings, name) for name in settings.sub_configs)):
             part.dtype = dtype
         settings.save_pretrained(temporary)
-        generation.save_pretrained(temporary)
+        plain.generation_config.save_pretrained(temporary)
     device = _device_for(source)
     if device.type == "cpu" and dense.attn_implementation == "flash_attention_2":
         dense = dense.model_copy(update={"attn_implementation": "sdpa"})

@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from trimpi.batch import collate, encode_text, turn_of
+from trimpi.errors import UserError
 from trimpi.generate import TransformersGenerator, stop_token_ids
 from trimpi.model import (
     check_adapter,
@@ -61,6 +62,7 @@ from trimpi.stages.rl_arguments import (
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
+from trimpi.trainer_fields import engine_missing
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
 
@@ -83,6 +85,8 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
     check_adapter(inputs.model, inputs.model_config, config.lora)
+    if missing := engine_missing(config, config.kind):
+        raise UserError(missing)
     samples = inputs.data.read(config.split)[: config.limit]
     plan = plan_batches(config, len(samples), device_count())
     processor = load_processor(inputs.model, inputs.model_config)
