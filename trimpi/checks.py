@@ -41,6 +41,7 @@ class StagePlan:
     schedule: Schedule
     training_tokens: int = 0
     generation_tokens: int = 0
+    image_tokens: int = 0
     memory: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -302,7 +303,7 @@ def _estimate(
 ) -> None:
     """Fill in tokens and memory; general examples count where they are built already."""
     from trimpi.budget import text_budget, token_budget
-    from trimpi.token_estimate import longest_sequence, measure
+    from trimpi.token_estimate import image_tokens, longest_sequence, measure
 
     if data is None:
         with tempfile.TemporaryDirectory(prefix="trimpi-") as folder:
@@ -347,8 +348,9 @@ def _estimate(
                 f"{max(training, generation)} tokens, the model's context is {size.context}; "
                 "shorten the policy, lower model.max_pixels or max_new_tokens"
             )
-        memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)
-        plans.append(StagePlan(plan.name, plan.schedule, training, generation, memory))
+        images = image_tokens(stage, found.lengths[stage.split])
+        memory = estimate(size, recipe.model, stage, training, generation, recipe.devices, images)
+        plans.append(StagePlan(plan.name, plan.schedule, training, generation, images, memory))
     found.stages = plans
 
 

@@ -39,6 +39,7 @@ from trimpi.recipe import RlConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
+from trimpi.stages.failures import row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.instance_filter import INSTANCES, kept_rows, summary, words
@@ -219,6 +220,7 @@ def build_trainer(
     if config.kl_reference == "base" and config.lora is not None:
         add_reference(trainer, reference_of(config, inputs), inputs.model_config)
     adapters_in_float32(trainer.model)
+    trainer.names = row_names(config.split, samples)
     return trainer
 
 

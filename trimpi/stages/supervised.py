@@ -45,6 +45,7 @@ from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
 from trimpi.stages.epoch_rows import EpochRows
+from trimpi.stages.failures import check_loss, row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
@@ -57,7 +58,24 @@ SHOWN = 20
 
 
 class SupervisedTrainer(ExactResume, SFTTrainer):
-    """TRL's trainer on sequences that are encoded already; its loss is left as it is."""
+    """TRL's trainer on sequences that are encoded already; its loss is left as it is.
+
+    Batches carry the places of their rows in the table (`place`), so that faults can name them.
+    """
+
+    stage = "train"
+    names: Sequence[str] = ()
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, refused where it is not finite."""
+        places = inputs.pop("place", torch.tensor([])).tolist()
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = found[0] if isinstance(found, tuple) else found
+        # The same rows again where the table holds each epoch's.
+        names = [self.names[place % len(self.names)] for place in places] if self.names else []
+        folder = Path(str(self.args.output_dir))
+        check_loss(loss, self.stage, self.state.global_step + 1, names, folder)
+        return found
 
     rows_of_an_epoch: int | None = None
     """Set where the table holds the rows of each epoch one after the other, so many an epoch."""
@@ -150,7 +168,8 @@ def run_supervised(
             budgets += further
         rows = same_types(rows)
 
-    table = Dataset.from_list([vars(row) for row in rows])
+    names = [n for part in parts for n in row_names(part.split, part.samples) * part.times]
+    table = Dataset.from_list([{**vars(row), "place": i} for i, row in enumerate(rows)])
     del rows  # the table holds them in a fraction of the memory
 
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
@@ -161,7 +180,7 @@ def run_supervised(
     trainer = SupervisedTrainer(
         model=model,
         args=arguments,
-        data_collator=lambda examples: collate(processor, [Encoded(**e) for e in examples]),
+        data_collator=partial(_collate, processor),
         train_dataset=table,
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
@@ -173,6 +192,7 @@ def run_supervised(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.stage, trainer.names = config.kind, names
     adapters_in_float32(trainer.model)
     if encode_epoch is not None:
         trainer.rows_of_an_epoch = seen
@@ -208,6 +228,13 @@ def run_supervised(
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
+
+
+def _collate(processor: Any, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Model inputs of rows of the table, and their places in it."""
+    rows = [{k: v for k, v in example.items() if k != "place"} for example in examples]
+    batch: dict[str, Any] = dict(collate(processor, [Encoded(**row) for row in rows]))
+    return {**batch, "place": torch.tensor([example["place"] for example in examples])}
 
 
 def sequences_trained(rows: int, batch: int, updates: int) -> int:
