@@ -128,16 +128,6 @@ def test_a_bitsandbytes_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPat
         check_quantization(config)
 
 
-def test_loading_and_evaluation_import_no_bitsandbytes(run_python: Callable[[str], str]) -> None:
-    """peft imports it, and it warns of what it could not download."""
-    code = """
-import sys
-import trimpi.model, trimpi.evaluate.runner
-print([m for m in ('bitsandbytes', 'peft') if m in sys.modules])
-"""
-    assert run_python(code) == "[]"
-
-
 def test_a_stage_says_nothing_of_kernels_that_it_does_not_need(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
