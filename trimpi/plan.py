@@ -15,7 +15,7 @@ from trimpi.checks import Findings, StagePlan, check_recipe
 from trimpi.errors import UserError, did_you_mean
 from trimpi.memory import GIB, ModelSize, estimate, read_size, size_text
 from trimpi.model_source import locate
-from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, StageConfig
+from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, TrainingConfig
 
 CARDS = {
     "t4": 15, "v100-16gb": 16, "v100-32gb": 32, "p100": 16, "l4": 22.5, "a10": 22.5, "a10g": 22.5,
@@ -95,7 +95,7 @@ def plan_recipe(recipe: Recipe, run: Path, memory: float) -> tuple[Findings, lis
 
 def _verdict(recipe: Recipe, plan: StagePlan, size: ModelSize, usable: float) -> Verdict:
     # A GPU trains in bfloat16 unless the recipe says otherwise.
-    config = recipe.stages[plan.name]
+    config = recipe.trained[plan.name]
     if config.bf16 is None:
         config = config.model_copy(update={"bf16": True})
 
@@ -135,7 +135,7 @@ class Setup:
     """What can be changed for a stage."""
 
     model: ModelConfig
-    config: StageConfig
+    config: TrainingConfig
     devices: int
 
 
@@ -201,7 +201,7 @@ def print_plan(console: Console, verdicts: list[Verdict], recipe: Recipe) -> boo
             f"{mark}: {', '.join(f'{name} {size_text(value)}' for name, value in parts.items())}",
             highlight=False,
         )
-        batch = getattr(recipe.stages[plan.name], "batch_size", 0)
+        batch = getattr(recipe.trained[plan.name], "batch_size", 0)
         generated = f", {plan.generation_tokens} in generation" if plan.generation_tokens else ""
         console.print(
             f"  {plan.schedule.updates} updates, about {plan.schedule.updates * batch} sequences "

@@ -65,7 +65,7 @@ def test_a_stage_fits_or_options_are_tried_in_order(data: list[str], tmp_path: P
     assert large[0].usable == pytest.approx((8 - OWN) * SHARE)
     cpt = large[0]
     size = read_size(ROOT / "trimpi" / "models" / "tiny-vlm")
-    stage = recipe.stages["cpt"]
+    stage = recipe.trained["cpt"]
     plan = cpt.plan
     expected = estimate(
         size, recipe.model, stage, plan.training_tokens, 0, 1, image_tokens=plan.image_tokens

@@ -10,7 +10,7 @@ import torch
 
 from trimpi.errors import UserError
 from trimpi.memory import estimate, read_size, size_text
-from trimpi.recipe import ModelConfig, RlConfig, StageConfig
+from trimpi.recipe import ModelConfig, RlConfig, StageConfig, TrainingConfig
 from trimpi.runs import read_metrics
 from trimpi.stages.inputs import StageInputs
 
@@ -34,6 +34,8 @@ def memory_faults_named(config: StageConfig, inputs: StageInputs) -> Iterator[No
             raise
         steps = [row["step"] for row in read_metrics(inputs.output)]
         when = f"after step {steps[-1]}" if steps else "before the end of the first step"
+        if not isinstance(config, TrainingConfig):
+            raise UserError(f"{config.kind}: out of memory; free some on this machine") from None
         line = (
             f"{config.kind}: out of memory {when}; "
             f"{what_to_lower(config, inputs.model_config)}{_estimated(config, inputs)}; "
@@ -56,7 +58,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def what_to_lower(config: StageConfig, model: ModelConfig) -> str:
+def what_to_lower(config: TrainingConfig, model: ModelConfig) -> str:
     """The keys that would save memory and are not at their end yet."""
     cures = []
     if config.micro_batch_size > 1:
@@ -107,7 +109,7 @@ def kept_checkpoint(folder: Path) -> str:
     return f"checkpoint-{max(steps)} is kept" if steps else "there is no checkpoint yet"
 
 
-def _estimated(config: StageConfig, inputs: StageInputs) -> str:
+def _estimated(config: TrainingConfig, inputs: StageInputs) -> str:
     """The estimate by part, largest first; nothing where it cannot be made."""
     from trimpi.processor import load_processor
     from trimpi.token_estimate import image_tokens, longest_sequence, measure

@@ -71,6 +71,8 @@ def job_of(config: Any, inputs: StageInputs) -> dict[str, Any]:
         "output": str(inputs.output),
         "seed": 0,
         "grader": "trimpi.grading:exact_answer",
+        "base": None,
+        "replay": None,
     }
 
 
