@@ -302,6 +302,8 @@ def _estimate(
     found: Findings,
 ) -> None:
     """Fill in tokens and memory; general examples count where they are built already."""
+    import torch
+
     from trimpi.budget import text_budget, token_budget
     from trimpi.token_estimate import image_tokens, longest_sequence, measure
 
@@ -349,7 +351,8 @@ def _estimate(
                 "shorten the policy, lower model.max_pixels or max_new_tokens"
             )
         images = image_tokens(stage, found.lengths[stage.split])
-        memory = estimate(size, recipe.model, stage, training, generation, recipe.devices, images)
+        sizes = (training, generation, recipe.devices, images)
+        memory = estimate(size, recipe.model, stage, *sizes, triton=torch.cuda.is_available())
         plans.append(StagePlan(plan.name, plan.schedule, training, generation, images, memory))
     found.stages = plans
 

@@ -27,6 +27,8 @@ KEPT_HIDDEN, KEPT_MLP = 9, 4
 """Vectors of the hidden and of the MLP's width that a layer keeps per token for its backward."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
 """Tile of logits of TRL's fused output head (trl 1.16, `ChunkedLogProbFunction`)."""
+TILE_COPIES = 7
+"""Copies of a tile in its backward pass without Triton (`_backward_tile`, measured)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def estimate(
     generation_tokens: int,
     devices: int,
     image_tokens: int = 0,
+    triton: bool = True,
 ) -> dict[str, float]:
     """GiB per device by part, and their `total`.
 
@@ -120,6 +123,7 @@ def estimate(
         generation_tokens: longest sequence in generation, 0 for a stage that generates none.
         devices: processes; they share weights, gradients and moments only under `trainer.fsdp`.
         image_tokens: visual tokens of the longest training sequence.
+        triton: False on a CPU, where TRL's output head makes float32 copies of its tile.
     """
     width = BYTES.get(_dtype(size, model, config), 4)
     shards = devices if config.trainer.get("fsdp") else 1
@@ -144,6 +148,7 @@ def estimate(
     elif isinstance(config, RlConfig) and config.beta and config.kl_reference == "base":
         parts["reference"] = parts["weights"] * shards
     training = _training_parts(size, config, training_tokens, image_tokens, narrow)
+    training["logits"] = _logits(size, config, training_tokens, narrow, triton)
     if isinstance(config, RlConfig) and not config.trainer.get("use_vllm"):
         tokens = config.rollouts / devices * generation_tokens
         generating = _generating_parts(size, tokens, narrow)
@@ -179,10 +184,21 @@ def _training_parts(
     adapted = config.lora is not None and config.lora.target_modules in ("vision", "all")
     if config.freeze_vision or (config.lora is not None and not adapted):
         tower = 0  # no gradient goes there
-    logits = min(tokens, TILE_TOKENS) * TILE_WORDS * narrow + tokens * size.hidden * 4
-    if config.lora is None:
-        logits += size.vocabulary * size.hidden * 4
-    return {"activations": tokens * kept, "vision": tower, "logits": logits}
+    return {"activations": tokens * kept, "vision": tower}
+
+
+def _logits(
+    size: ModelSize, config: TrainingConfig, length: int, narrow: int, triton: bool
+) -> float:
+    """Bytes of a tile of logits, and of the gradients of hidden states and head in float32."""
+    tokens = length * config.micro_batch_size
+    if triton:
+        tile = min(tokens, TILE_TOKENS) * TILE_WORDS * narrow
+    else:
+        words = min(TILE_WORDS, size.vocabulary)  # the rest of the tile is never touched
+        tile = min(tokens, TILE_TOKENS) * words * (narrow + 4 * TILE_COPIES)
+    head = size.vocabulary * size.hidden * 4 if config.lora is None else 0
+    return tile + tokens * size.hidden * 4 + head
 
 
 def _generating_parts(size: ModelSize, tokens: float, narrow: int) -> dict[str, float]:

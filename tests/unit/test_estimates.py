@@ -38,6 +38,9 @@ def test_all_parameters_in_float32() -> None:
     logits = 2 * 512 * 32768 * 4 + 2 * 512 * 1024 * 4 + 2048 * 1024 * 4
     assert found["logits"] == pytest.approx(logits / GIB)
     assert found["total"] == pytest.approx(sum(v for k, v in found.items() if k != "total"))
+    # Without Triton a tile as wide as the vocabulary is copied in float32.
+    cpu = estimate(SIZE, MODEL, CptConfig(), 512, 0, 1, triton=False)["logits"] * GIB
+    assert cpu == pytest.approx(512 * 2048 * 4 * 8 + 512 * 1024 * 4 + 2048 * 1024 * 4)
     # Logits of a long row are never whole.
     long = estimate(SIZE, MODEL, CptConfig(), 100_000, 0, 1)["logits"] * GIB
     assert long == pytest.approx(4096 * 32768 * 4 + 100_000 * 1024 * 4 + 2048 * 1024 * 4)
@@ -100,7 +103,8 @@ def test_an_adapter_pulled_to_the_base_holds_the_base_again() -> None:
     found = estimate(SIZE, MODEL, pulled, 64, 512, 1)
     assert found["reference"] == found["weights"] == 2  # stored precision
     quantized = MODEL.model_copy(update={"quantization": "nf4"})
-    assert estimate(SIZE, quantized, pulled, 64, 512, 1)["reference"] == 0.56
+    found = estimate(SIZE, quantized, pulled, 64, 512, 1)
+    assert found["reference"] == found["weights"] < 2.3
 
 
 def test_sizes_are_those_of_the_weights(qwen: Path) -> None:

@@ -52,8 +52,8 @@ def test_sizes_that_mean_nothing(text: str, line: str) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Small data for the quickstart's stages."""
-    sizes = ("train", "train_cot", "test", "override")
-    return [f"data.args.{name}=4" for name in sizes] + ["data.args.policies=1"]
+    sizes = {"train": 24, "train_cot": 4, "test": 2, "override": 2, "policies": 1}
+    return [f"data.args.{name}={size}" for name, size in sizes.items()]
 
 
 def test_a_stage_fits_or_options_are_tried_in_order(data: list[str], tmp_path: Path) -> None:

@@ -36,15 +36,11 @@ def memory_faults_named(config: StageConfig, inputs: StageInputs) -> Iterator[No
         when = f"after step {steps[-1]}" if steps else "before the end of the first step"
         if not isinstance(config, TrainingConfig):
             raise UserError(f"{config.kind}: out of memory; free some on this machine") from None
-        line = (
+        raise UserError(
             f"{config.kind}: out of memory {when}; "
             f"{what_to_lower(config, inputs.model_config)}{_estimated(config, inputs)}; "
             f"{kept_checkpoint(inputs.output / 'checkpoints')}"
-        )
-    else:
-        return
-    # Outside of the handler, so that the error and what its frames hold are gone.
-    raise UserError(line)
+        ) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -124,7 +120,9 @@ def _estimated(config: TrainingConfig, inputs: StageInputs) -> str:
     except UserError:
         return ""
     images = image_tokens(config, lengths)
-    parts = estimate(size, inputs.model_config, config, training, generation, _devices(), images)
+    sizes = (training, generation, _devices(), images)
+    triton = torch.cuda.is_available()
+    parts = estimate(size, inputs.model_config, config, *sizes, triton=triton)
     total = parts.pop("total")
     ranked = sorted(parts.items(), key=lambda item: -item[1])
     named = ", ".join(f"{name} {size_text(value)}" for name, value in ranked)
