@@ -25,7 +25,6 @@ from trimpi.quiet import quiet
 from trimpi.recipe import (
     EfficiencyConfig,
     InterpolateConfig,
-    ModelConfig,
     Recipe,
     StageConfig,
     SupervisedConfig,
@@ -231,7 +230,7 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
 
 def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
     """Everything that the model at the end of `chain` depends on."""
-    model = _model_identity(task.recipe.model)
+    model = task.recipe.model.loading
     stages = [task.recipe.stages[name] for name in chain]
     replayed = any(isinstance(s, SupervisedConfig) and s.replay_ratio for s in stages)
     return {
@@ -241,17 +240,6 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
         **({"replay": task.replay_digest} if replayed else {}),
         "grader": make_grader(task.recipe.grader, "grader").identity,
         "seed": seed,
-    }
-
-
-def _model_identity(model: ModelConfig) -> dict[str, Any]:
-    """How a model is loaded; what older runs do not know only where it is not the default."""
-    settings = model.model_dump(mode="json", exclude={"path", "revision"})
-    return {
-        key: value
-        for key, value in settings.items()
-        if key not in ("compute_dtype", "double_quant")
-        or value != ModelConfig.model_fields[key].default
     }
 
 

@@ -46,6 +46,9 @@ LORA_PARTS = ("language", "vision", "all")
 """Parts of a model that adapters can go to by one word."""
 
 
+_NF4_KEYS = ("compute_dtype", "double_quant")
+
+
 class ModelConfig(Section):
     """Which model to start from and how to load it."""
 
@@ -70,14 +73,20 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _nf4_keys(self) -> Self:
         given = [
-            key
-            for key in ("compute_dtype", "double_quant")
-            if getattr(self, key) != type(self).model_fields[key].default
+            key for key in _NF4_KEYS if getattr(self, key) != type(self).model_fields[key].default
         ]
         if given and self.quantization != "nf4":
             names = " and ".join(given)
             raise ValueError(f"{names}: only for quantization nf4, which is {self.quantization!r}")
         return self
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How a model is loaded, whichever it is; younger keys only where they are not at their
+        defaults, so that older runs go on."""
+        settings = self.model_dump(mode="json", exclude={"path", "revision"})
+        younger = {key: type(self).model_fields[key].default for key in _NF4_KEYS}
+        return {k: v for k, v in settings.items() if k not in younger or v != younger[k]}
 
 
 class LoraConfig(Section):

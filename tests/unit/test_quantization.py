@@ -99,6 +99,14 @@ def test_keys_that_contradict_each_other() -> None:
     ModelConfig(path="x", quantization="nf4", compute_dtype="float16", double_quant=False)
 
 
+def test_older_runs_do_not_know_the_keys_of_nf4() -> None:
+    plain, nf4 = ModelConfig(path="x"), ModelConfig(path="x", quantization="nf4")
+    assert not {"path", "revision", "compute_dtype", "double_quant"} & set(plain.loading)
+    assert nf4.loading == {**plain.loading, "quantization": "nf4"}
+    own = ModelConfig(path="x", quantization="nf4", compute_dtype="float16", double_quant=False)
+    assert own.loading == {**nf4.loading, "compute_dtype": "float16", "double_quant": False}
+
+
 def test_settings_reach_bitsandbytes(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(qwen)
     config = ModelConfig(path=str(qwen), quantization="nf4")
