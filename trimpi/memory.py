@@ -128,10 +128,8 @@ def estimate(
     width = BYTES.get(_dtype(size, model, config), 4)
     shards = devices if config.trainer.get("fsdp") else 1
     if config.lora is None:
-        trained, state = (
-            size.parameters - (size.vision_parameters if config.freeze_vision else 0),
-            width,
-        )
+        frozen = size.vision_parameters if config.freeze_vision else 0
+        trained, state = size.parameters - frozen, width
     else:
         trained, state = size.lora_inputs * config.lora.r, 4
     narrow = 2 if config.bf16 else width  # what autocast keeps
@@ -141,8 +139,9 @@ def estimate(
         "gradients": trained * state / shards,
         "moments": trained * _moment_bytes(config.trainer, state) / shards,
     }
-    if config.lora is None and narrow < width:
-        parts["autocast"] = size.parameters * narrow / shards  # copies, kept for the backward pass
+    if config.lora is None and narrow < width and not config.trainer.get("fsdp"):
+        # Copies that autocast keeps for the backward pass; FSDP has a policy of its own instead.
+        parts["autocast"] = size.parameters * narrow
     if isinstance(config, RlConfig) and config.beta and config.lora is None:
         parts["reference"] = size.parameters * 4 / shards  # TRL loads it in float32
     elif isinstance(config, RlConfig) and config.beta and config.kl_reference == "base":
