@@ -304,6 +304,16 @@ class RlConfig(RlOptions, TrainingConfig):
     filter_solved: Flag = False
     """Also leave out prompts that are always solved, which give no signal either."""
 
+    @field_validator("policy_fraction", mode="before")
+    @classmethod
+    def _some_without_the_policy(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value >= 1:
+            raise ValueError(
+                f"{value:g} leaves no policy-free row in a group; choose a share below 1 (paper: "
+                "0.5)"
+            )
+        return value
+
     @property
     def shows_policy(self) -> bool:
         """Whether prompts with the policy in context are needed at all."""

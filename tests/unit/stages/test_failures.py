@@ -1,17 +1,20 @@
 """Failures of training in one line: memory that runs out, losses that are not finite."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.rl_cases import rl_config, rl_inputs
 from trimpi.errors import UserError
 from trimpi.launch import run_job, run_stage
 from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, SftConfig
 from trimpi.sample import DataFolder
+from trimpi.schedule import plan_schedule
 from trimpi.stages import rl, sft
 from trimpi.stages.failures import (
     check_loss,
@@ -126,6 +129,32 @@ def test_processes_that_were_killed(qwen: Path, data: DataFolder, tmp_path: Path
     recipe = Recipe.model_validate(raw)
     with pytest.raises(UserError, match="were killed, most likely because memory ran out; lower"):
         run_stage(recipe, recipe.stages["sft"], qwen, data.root, tmp_path / "out", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"policy_fraction": 1.0}, "1 leaves no policy-free row in a group; choose a share below"),
+        ({"policy_fraction": 1.5}, "1.5 leaves no policy-free row in a group; choose a share"),
+        ({"group_size": 5}, "policy_fraction 0.5 of group_size 5 is 2.5 completions; choose a"),
+    ],
+)
+def test_groups_that_cannot_be_halved(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(line)):
+        rl_config(micro_batch_size=1, **settings)
+
+
+@pytest.mark.parametrize(
+    ("devices", "line"),
+    [
+        (8, "a batch of 12 is not a multiple of micro_batch_size 1 x 8 devices; change one of"),
+        (4, "12 completions on 4 devices are 3 each, not a multiple of 2, so devices would diff"),
+    ],
+)
+def test_groups_that_do_not_divide_across_ranks(devices: int, line: str) -> None:
+    config = rl_config(prompts_per_step=3, micro_batch_size=1)
+    with pytest.raises(UserError, match=re.escape(f"stages.rl: {line}")):
+        plan_schedule(config, 100, devices, "stages.rl")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
