@@ -3,7 +3,7 @@
     python benchmarks/planner.py                  # all cases, about 10 minutes on one core
     python benchmarks/planner.py --cases cpt sft
 
-A Qwen2.5-VL of random weights (31 M parameters, vocabulary 32768) takes two updates of a stage in a
+A Qwen2.5-VL of random weights (32 M parameters, vocabulary 32768) takes two updates of a stage in a
 process of its own. That process first runs the same stage on the tiny model that ships, so that
 libraries are loaded; then the kernel's peak is set back and read again when training ends, before
 the model is saved and loaded again. Linux alone can do that.

@@ -86,8 +86,10 @@ def plan_recipe(recipe: Recipe, run: Path, memory: float) -> tuple[Findings, lis
     """
     found = check_recipe(recipe, run)
     found.stop_if_faulty()
+    if not found.stages:
+        raise UserError("stages: there are none, so nothing is trained; `trimpi run` evaluates")
     if not all(plan.training_tokens for plan in found.stages):
-        raise UserError.join(found.unchecked or ["stages: there are none to plan"])
+        raise UserError.join(found.unchecked)
     size = read_size(locate(recipe.model, weights=False))
     usable = max(memory / GIB - OWN, 0) * SHARE
     return found, [_verdict(recipe, plan, size, usable) for plan in found.stages]
