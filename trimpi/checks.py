@@ -15,6 +15,7 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
+from trimpi.quiet import quiet
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.replay import read_general, target_of
@@ -169,6 +170,7 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
                 f"stages.{name}.lora: model.quantization {kind} freezes the weights; give the "
                 "stage a lora, or set quantization to none"
             )
+    quiet()  # bitsandbytes speaks when it is imported
     check = resolve_callable("trimpi.quantization:check_quantization", "model.quantization")
     try:
         check(recipe.model)
