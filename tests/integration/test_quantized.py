@@ -94,13 +94,13 @@ def test_rl_pulls_towards_the_same_weights_with_the_adapter_off(
 
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(counted))
     in_training: list[tuple[int, Any]] = []
-    step = rl.PolicyRolloutTrainer.training_step
+    step = rl.ShapedRolloutTrainer.training_step
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
         in_training.append((len(loaded), self.ref_model))
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(rl.PolicyRolloutTrainer, "training_step", training_step)
+    monkeypatch.setattr(rl.ShapedRolloutTrainer, "training_step", training_step)
     config = rl_config(lora=LoraConfig(r=4), beta=0.05, max_steps=3, lr=3e-3)
     folder = rl.run(config, given)
     assert in_training and set(in_training) == {(1, None)}
