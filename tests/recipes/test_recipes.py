@@ -223,12 +223,11 @@ def test_the_controls_of_forgetting_differ_from_trimpi_in_one_thing() -> None:
         "rl_base": {"kl_reference", "beta"},
         "rl_solvable": {"instance_filter"},
         "sft_lora": {"lora", "lr"},
-        "rl_lora": {"lora", "lr"},
     }
     weights = {n: s.weight for n, s in recipe.stages.items() if isinstance(s, InterpolateConfig)}
     assert weights == {"w25": 0.25, "w50": 0.5, "w75": 0.75}
     assert recipe.chains["replay_w75"] == ("cpt_replay", "sft_replay", "rl", "w75")
-    assert len(recipe.chains) == 12
+    assert len(recipe.chains) == 13
 
 
 @pytest.mark.parametrize(
