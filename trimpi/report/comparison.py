@@ -5,7 +5,7 @@ from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.evaluate.verdict import verdict_line
-from trimpi.report.measured import Measured
+from trimpi.report.measured import REFERRAL, Measured
 from trimpi.report.paired import change, mean_by_row, pair
 from trimpi.runs import differences
 
@@ -73,6 +73,8 @@ def compare(
 
 def called(measured: Measured) -> str:
     """The name in a verdict line; general abilities are asked for what was forgotten."""
+    if measured.name == REFERRAL:
+        return "referral (a score of 10 is 100 points)"
     general = measured.kind == "suite" or measured.name == "skills"
     return f"forgetting ({measured.name})" if general else measured.name
 
