@@ -114,7 +114,19 @@ def test_another_architecture_and_numbers_without_a_mean_are_refused(tmp_path: P
         interpolate(base, packed, 0.5, tmp_path / "out")
     with pytest.raises(UserError, match=r"weight 1\.5: must be from 0"):
         interpolate(base, packed, 1.5, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    # nothing half-written stays behind, hidden or not
+    assert {f.name for f in tmp_path.iterdir()} == {"base", "other", "packed"}
+
+
+def test_weights_of_the_model_in_another_format_are_not_taken_along(tmp_path: Path) -> None:
+    base = folder_of(tmp_path / "base", one(a=torch.tensor([0.0])))
+    model = folder_of(tmp_path / "model", one(a=torch.tensor([1.0])))
+    for name in ("pytorch_model.bin", "consolidated.safetensors", "model.gguf"):
+        (model / name).write_bytes(b"the model's own")
+    (model / "LICENSE.md").write_text("free")
+    interpolate(base, model, 0.5, tmp_path / "out")
+    names = {f.name for f in (tmp_path / "out").iterdir()}
+    assert names == {f.name for f in base.iterdir()} | {"LICENSE.md", "lineage.json"}
 
 
 def test_a_real_model_with_tied_weights(qwen: Path, tmp_path: Path) -> None:
