@@ -99,7 +99,7 @@ def _rows(
         room = stage.max_new_tokens if isinstance(stage, RlConfig | DistillConfig) else None
         shown = bool(stage.show_policy) if isinstance(stage, SftConfig) else True
         if isinstance(stage, RlConfig):
-            shown = stage.policy_fraction > 0
+            shown = stage.shows_policy
         if isinstance(stage, CptConfig) and stage.texts is not None:
             for sample in data.read(stage.texts):
                 where = f"stages.{name}: {stage.texts}: row {sample.id!r}"

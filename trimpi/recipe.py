@@ -24,6 +24,7 @@ from trimpi.recipe_fields import (
     Section,
     Seed,
 )
+from trimpi.recipe_rl import RlOptions, option_problems
 from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
 from trimpi.resolve import MODULE_NAME
 
@@ -236,7 +237,7 @@ class DistillConfig(SupervisedConfig):
         return self
 
 
-class RlConfig(TrainingConfig):
+class RlConfig(RlOptions, TrainingConfig):
     """GRPO, and with `policy_fraction` > 0 PolicyRollout GRPO (paper, stage 3)."""
 
     kind: Literal["rl"] = "rl"
@@ -274,6 +275,11 @@ class RlConfig(TrainingConfig):
     """Also leave out prompts that are always solved, which give no signal either."""
 
     @property
+    def shows_policy(self) -> bool:
+        """Whether prompts with the policy in context are needed at all."""
+        return self.policy_fraction > 0 or self.teacher is not None
+
+    @property
     def rollouts(self) -> int:
         """Completions of one rollout batch."""
         return self.prompts_per_step * self.group_size
@@ -308,6 +314,7 @@ class RlConfig(TrainingConfig):
                 f"format_weight {self.format_weight:g} must be below accuracy_weight "
                 f"{self.accuracy_weight:g}, or form is worth more than being right"
             )
+        problems += option_problems(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self

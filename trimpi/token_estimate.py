@@ -70,7 +70,7 @@ def longest_sequence(config: TrainingConfig, lengths: Lengths) -> tuple[int, int
     For RL and context distillation both prompts leave room for `max_new_tokens`.
     """
     if isinstance(config, RlConfig):
-        generated = lengths.with_policy if config.policy_fraction else lengths.prompt
+        generated = lengths.with_policy if config.shows_policy else lengths.prompt
         return lengths.prompt + config.max_new_tokens, generated + config.max_new_tokens
     if isinstance(config, DistillConfig):
         room = config.max_new_tokens

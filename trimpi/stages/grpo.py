@@ -26,6 +26,8 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
     reward_funcs: Any
     _metrics: Any
     _logs: Any
+    table: RolloutTable
+    """The last rollout batch, rows of all processes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,8 +51,8 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
         output["is_aware"] = torch.tensor(aware, device=output["completion_ids"].device)
         table = as_table(reward.last).to(output["is_aware"].device)
         rows = self.accelerator.gather(torch.cat([output["is_aware"].unsqueeze(1), table], dim=1))
-        summary = RolloutTable(rows[:, 0].bool(), rows[:, 1:], self.num_generations).summary()
-        for name, value in summary.items():
+        self.table = RolloutTable(rows[:, 0].bool(), rows[:, 1:], self.num_generations)
+        for name, value in self.table.summary().items():
             self._metrics["train"][name].append(value)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:

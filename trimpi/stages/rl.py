@@ -46,8 +46,8 @@ from trimpi.stages.kl_reference import (
     reference_of,
 )
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
-from trimpi.stages.policy_rollout import PolicyRolloutTrainer
 from trimpi.stages.preflight import preflight, shown_lines
+from trimpi.stages.prompt_source import prompt_source
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rl_arguments import (
     BatchPlan,
@@ -58,6 +58,7 @@ from trimpi.stages.rl_arguments import (
 )
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
+from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
 
@@ -109,6 +110,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     if not checkpoint:
         check_rollouts(config, inputs, [samples[row] for row in rows], trainer)
     updates = train(trainer, checkpoint, plan.updates)
+    record |= trainer.rollout_record()
     record |= {"steps": updates, "sequences": updates * config.batch_size}
     # A resume after the last update does not bring the trainer's count back.
     record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
@@ -165,6 +167,8 @@ def make_reward(
         config.accuracy_weight,
         config.format_weight,
         file=str(inputs.data.root / f"{config.split}.jsonl"),
+        overlong=config.overlong,
+        max_new_tokens=config.max_new_tokens,
     )
 
 
@@ -176,7 +180,7 @@ def build_trainer(
     model: Any,
     processor: Any,
     rows: Sequence[int] | None = None,
-) -> PolicyRolloutTrainer:
+) -> ShapedRolloutTrainer:
     """The trainer of the stage, before its first step; of `rows` of the samples, None for all."""
     stops = stop_token_ids(model, processor)
     model.generation_config.eos_token_id = sorted(stops)
@@ -185,8 +189,8 @@ def build_trainer(
         freeze_vision(model)
     reward = make_reward(config, inputs, samples, model, processor)
     order = list(range(len(samples))) if rows is None else list(rows)
-    views = RolloutViews(samples, inputs.data, config.policy_fraction > 0)
-    trainer = PolicyRolloutTrainer(
+    views = RolloutViews(samples, inputs.data, config.shows_policy)
+    trainer = ShapedRolloutTrainer(
         model=named_after_reference(model, config, inputs),
         args=grpo_arguments(config, inputs, plan, visual, stops),
         reward_funcs=[reward],
@@ -199,7 +203,8 @@ def build_trainer(
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),
         ],
-        policy_fraction=config.policy_fraction,
+        config=config,
+        source=prompt_source([samples[row] for row in order], config, inputs.seed),
     )
     trainer.remove_callback(PrinterCallback)
     model.config._name_or_path = locate(inputs.model)
@@ -209,7 +214,7 @@ def build_trainer(
 
 
 def check_rollouts(
-    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], trainer: PolicyRolloutTrainer
+    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], trainer: ShapedRolloutTrainer
 ) -> None:
     """Pre-flight and self-test before the first step; leaves a file of each.
 
@@ -239,10 +244,10 @@ def check_rollouts(
             print(f"{config.kind}: pre-flight: {line}")
 
 
-def train(trainer: PolicyRolloutTrainer, checkpoint: str, updates: int) -> int:
+def train(trainer: ShapedRolloutTrainer, checkpoint: str, updates: int) -> int:
     """Run TRL's loop from the start or from a checkpoint; returns the updates made in all."""
     done = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
-    if done >= updates:
+    if checkpoint and (trainer.restore_choice(checkpoint) or done >= updates):
         # The loop would make one update more before it looks at its limit.
         trainer._load_from_checkpoint(checkpoint)
         return done
