@@ -162,7 +162,7 @@ def test_the_command_writes_a_folder_for_each_weight(
     monkeypatch.chdir(tmp_path)
     done = run("base", "model", "--weight", 0.5, "--weight", 0.7, "--output", "curve")
     assert done.exit_code == 0, done.output
-    assert "curve/w0.5: 50% of model, 1 of 1 tensors differ" in done.stdout
+    assert "curve/w0.5: 50% of model, which differs from the base in 1 of 1 tensors" in done.stdout
     found = load_file(tmp_path / "curve" / "w0.7" / "model.safetensors")["a"]
     assert torch.allclose(found, torch.full((2,), 0.7))
     assert run("base", "model", "--weight", 1, "--output", "one").exit_code == 0

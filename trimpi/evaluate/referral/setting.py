@@ -15,7 +15,7 @@ from typing import Any
 from trimpi import __version__
 from trimpi.errors import UserError
 from trimpi.evaluate.referral.agreement import agreement, nearest
-from trimpi.evaluate.referral.citations import Rules
+from trimpi.evaluate.referral.citations import has_rules
 from trimpi.evaluate.referral.exact import ExactJudge
 from trimpi.evaluate.referral.judgement import NO_REASONING, TOP, Judgement, at_once
 from trimpi.evaluate.referral.make import make_judge
@@ -50,7 +50,7 @@ def referral_problems(recipe: Recipe, data: DataFolder) -> list[str]:
         return []
     rows = data.read(evaluation.split)[: evaluation.limit][: evaluation.referral.limit]
     names = dict.fromkeys(row.policy for row in rows if row.policy is not None)
-    if any(Rules.of(data.policies[name]) for name in names):
+    if any(has_rules(data.policies[name]) for name in names):
         return []
     what = f"{data.root}/policies/{next(iter(names))}.json: no metadata.conditions (id -> text)"
     if not names:
@@ -67,9 +67,8 @@ def referral_notes(recipe: Recipe, data: DataFolder) -> list[str]:
     if "referral" not in evaluation.settings or evaluation.referral.judge != "exact":
         return []
     rows = data.read(evaluation.split)[: evaluation.limit][: evaluation.referral.limit]
-    left = [
-        row.policy for row in rows if row.policy and Rules.of(data.policies[row.policy]) is None
-    ]
+    bare = {name for name, policy in data.policies.items() if not has_rules(policy)}
+    left = [row.policy for row in rows if row.policy in bare]
     if not left:
         return []
     names = list(map(str, dict.fromkeys(left)))
