@@ -265,6 +265,16 @@ def test_scores_of_referral_pair_as_tenths(tmp_path: Path) -> None:
     assert "not read or graded alike (judge.judge: exact -> endpoint)" in line
 
 
+def test_another_number_of_retrieved_sections_is_told(tmp_path: Path) -> None:
+    folders = [setting(tmp_path / name, range(8), name="retrieved") for name in ("a", "b")]
+    for folder, sections in zip(folders, (2, 3), strict=True):
+        summary = read_json(folder / "summary.json")
+        write_json(folder / "summary.json", summary | {"retrieval": {"sections": sections}})
+    found, said = compared(*folders)
+    note = "sections of the policy that retrieval shows: 2 before, 3 after"
+    assert found["comparisons"][0]["notes"] == [note] and note in said
+
+
 def test_referral_needs_the_completions_that_it_judged(tmp_path: Path) -> None:
     before = referral(tmp_path / "a", [], [0, 2], "exact")
     after = referral(tmp_path / "b", [], [0, 2], "exact")

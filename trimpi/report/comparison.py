@@ -153,9 +153,14 @@ def _problems(measured: Sequence[Measured]) -> list[str]:
 
 def _notes(before: Sequence[Measured], after: Sequence[Measured]) -> list[str]:
     notes = []
-    for key, words in (("limit", "most tokens of an answer"), ("target", "response asked for")):
+    kept = {
+        "limit": "most tokens of an answer",
+        "target": "response asked for",
+        "sections": "sections of the policy that retrieval shows",
+    }
+    for key, words in kept.items():
         here, there = ({getattr(m, key) for m in side} for side in (before, after))
-        if here != there:
+        if here != there and None not in here | there:
             notes.append(f"{words}: {_list(here)} before, {_list(there)} after")
     if before[0].name != after[0].name:
         notes.append(f"setting: {before[0].name} before, {after[0].name} after")

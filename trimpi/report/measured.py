@@ -33,7 +33,8 @@ class Measured:
         categories: by row: category of a suite, task or tool of a setting's row.
         asked: rows that were to be answered.
         content: digest of all prompts and gold answers; "" where it is not known.
-        conditions: what must agree for a comparison; `limit` and `target` may differ, and are told.
+        conditions: what must agree for a comparison; `limit`, `target` and `sections` (of a policy,
+            that retrieval shows at most) may differ, and are told.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Measured:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     target: str = ""
+    sections: int | None = None
     golds: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -166,6 +168,7 @@ def _setting(
         conditions={"grader": grader},
         limit=made_by.get("max_new_tokens"),
         target=summary["target"],
+        sections=(summary.get("retrieval") or {}).get("sections"),
     )
 
 
