@@ -230,7 +230,7 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
 
 def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
     """Everything that the model at the end of `chain` depends on."""
-    model = task.recipe.model.model_dump(mode="json", exclude={"path", "revision"})
+    model = task.recipe.model.loading
     stages = [task.recipe.stages[name] for name in chain]
     replayed = any(isinstance(s, SupervisedConfig) and s.replay_ratio for s in stages)
     return {

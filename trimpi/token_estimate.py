@@ -64,6 +64,14 @@ def measure(
     return max(found, key=lambda lengths: lengths.full.total)
 
 
+def image_tokens(config: TrainingConfig, lengths: Lengths) -> int:
+    """Visual tokens of a stage's longest training row."""
+    hidden = isinstance(config, RlConfig | DistillConfig) or (
+        isinstance(config, SftConfig) and not config.show_policy
+    )
+    return lengths.free.images if hidden else lengths.full.images
+
+
 def longest_sequence(config: TrainingConfig, lengths: Lengths) -> tuple[int, int]:
     """Tokens of a stage's longest row, as (in training, in generation); 0 where it generates none.
 

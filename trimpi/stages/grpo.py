@@ -4,6 +4,7 @@ Nothing here changes a number of TRL's: the overrides order the rows or look on.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from trimpi.stages.checkpoints import ExactResume
+from trimpi.stages.failures import check_loss
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rollout_metrics import RolloutTable, WeightedMean, as_table
 from trimpi.stages.sampling import EpochSampler
@@ -28,6 +30,8 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
     _logs: Any
     table: RolloutTable
     """The last rollout batch, rows of all processes."""
+    names: Sequence[str] = ()
+    """What the rows of the split are called, by `place` of a batch's rows."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,6 +66,10 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
+        places = inputs["place"].tolist() if "place" in inputs and self.names else []
+        names = [self.names[place] for place in dict.fromkeys(places)]
+        folder = Path(str(self.args.output_dir))
+        check_loss(loss, "rl", self.state.global_step + 1, names, folder)
         if self.model.training:
             self._observe(inputs, inputs.get("old_per_token_logps", self._scored))
         return loss

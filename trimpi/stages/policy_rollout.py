@@ -93,6 +93,8 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             self._with_policy = None
         if training:
             self.log_rollout(output, self.aware_rows(len(inputs)))
+            places = [row["row"] for row in inputs]
+            output["place"] = torch.tensor(places, device=output["is_aware"].device)
             if "importance_sampling_ratio" in output:
                 # For these rows it is the gap between two prompts, not between two engines.
                 aware = output["is_aware"].unsqueeze(1)

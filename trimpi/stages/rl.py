@@ -18,8 +18,10 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from trimpi.batch import collate, encode_text, turn_of
+from trimpi.errors import UserError
 from trimpi.generate import TransformersGenerator, stop_token_ids
 from trimpi.model import (
+    check_adapter,
     check_quantization,
     context_limit,
     count_parameters,
@@ -32,10 +34,12 @@ from trimpi.model import (
     visual_token_ids,
 )
 from trimpi.prompt import build_messages
+from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import RlConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
+from trimpi.stages.failures import row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.instance_filter import INSTANCES, kept_rows, summary, words
@@ -59,6 +63,7 @@ from trimpi.stages.rl_arguments import (
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
+from trimpi.trainer_fields import engine_missing
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
 
@@ -80,12 +85,16 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     if (inputs.output / STAGE).is_file():
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
+    check_adapter(inputs.model, inputs.model_config, config.lora)
+    if missing := engine_missing(config, config.kind):
+        raise UserError(missing)
     samples = inputs.data.read(config.split)[: config.limit]
     plan = plan_batches(config, len(samples), device_count())
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     tokens = check_rows(config, inputs.data, samples, processor, context_limit(settings))
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
+    prepare_quantized(model)
     rows = list(range(len(samples)))
     if config.instance_filter != "none":
         rows = filter_instances(config, inputs, samples, model, processor)
@@ -210,6 +219,8 @@ def build_trainer(
     model.config._name_or_path = locate(inputs.model)
     if config.kl_reference == "base" and config.lora is not None:
         add_reference(trainer, reference_of(config, inputs), inputs.model_config)
+    adapters_in_float32(trainer.model)
+    trainer.names = row_names(config.split, samples)
     return trainer
 
 
