@@ -122,6 +122,8 @@ def check_recipe(
         pictures = estimates or recipe.data.folder is not None
         with found.noting():
             check_rows(recipe, data, pictures, grader)
+            told = resolve_callable("trimpi.evaluate.referral.setting:referral_notes", "evaluation")
+            found.notes += told(recipe, data)
     if estimates and model is not None and not found.problems:
         with found.noting():
             replay = _built(recipe.replay, run / "replay")

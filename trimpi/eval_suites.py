@@ -4,6 +4,7 @@ RUN/seed-S/benchmarks/<chain|base>/<suite>/    of a recipe
 benchmarks/<name of the model>/<suite>/        of a model; or --output
 """
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from trimpi.benchmarks.harness import run_harness
-from trimpi.benchmarks.items import Item, Suite
+from trimpi.benchmarks.items import Item, Options, Suite
 from trimpi.benchmarks.rows import SHOWN
 from trimpi.benchmarks.run import Backend, Settings, answer_all, load_items, run_suite
 from trimpi.benchmarks.source import Source
 from trimpi.benchmarks.suites import parse_suites
 from trimpi.benchmarks.table import print_summary
+from trimpi.benchmarks.wildguard import JUDGE_TOKENS, judge_question
 from trimpi.errors import UserError
 from trimpi.evaluate.store import COMPLETIONS, SCORES, SUMMARY, write_rows
 from trimpi.lock import held
@@ -116,7 +118,7 @@ def run_model(target: str, output: Path | None, request: Request, console: Conso
     suites = request.check()
     folder = (output or Path("benchmarks") / _short_name(target)).absolute()
     make = _maker(request.batch_size or 16)
-    model = make(target, request.backend)
+    model = _made(make, target, request.backend, suites, request.settings.options)
     busy = "another evaluation works in this folder; wait for it, or choose --output"
     with held(folder / ".lock", folder, busy, "choose another --output"):
         _run(suites, model, folder, request, console)
@@ -150,7 +152,8 @@ def run_arm(recipe: Recipe, run: Path, arm: str, request: Request, console: Cons
         for seed, stage in zip(seeds, trained, strict=True):
             path = str(stage / "model") if chain else recipe.model.path
             output = run / f"seed-{seed}" / "benchmarks" / chain_name(chain)
-            _run(suites, make(path, request.backend), output, request, console)
+            model = _made(make, path, request.backend, suites, request.settings.options)
+            _run(suites, model, output, request, console)
 
 
 def _changed(stage: Path, asked: list[dict[str, Any]]) -> str:
@@ -171,20 +174,13 @@ def _run(
 ) -> None:
     quiet()
     # Of its own, not loaded by the recipe's revision, precision or quantization.
-    other = _maker(model.batch_size)
-    judge = other(request.judge, request.judge_backend) if request.judge else None
-    asked: list[list[Item]] = []
-    problems = []
-    for suite, source in suites:  # all of them before any weights are loaded
-        try:
-            asked.append(load_items(suite, source, request.settings.options, output))
-        except UserError as error:
-            problems.append(str(error))
-    if not problems and model.faults is not None:
-        for (suite, _), items in zip(suites, asked, strict=True):
-            limit = request.settings.max_new_tokens or suite.max_new_tokens
-            prompts = [(item.id, item.messages) for item in items]
-            problems += [f"{suite.name}: {line}" for line in model.faults(prompts, limit)]
+    other, options, judge = _maker(model.batch_size), request.settings.options, None
+    if request.judge:
+        judge = _made(other, request.judge, request.judge_backend, suites, options)
+    asked, problems = _loaded(suites, options, output)  # before any weights are loaded
+    for (suite, _), items in zip(suites, asked, strict=False) if not problems else ():
+        limit = request.settings.max_new_tokens or suite.max_new_tokens
+        problems += _too_long(suite, items, limit, model, judge)
     if problems:
         raise UserError.join(problems)
     for (suite, source), items in zip(suites, asked, strict=True):
@@ -194,6 +190,54 @@ def _run(
             write_json(output / suite.name / SUMMARY, summary)
         print_summary(summary, console)
         console.print(f"{suite.name}: {output / suite.name / SUMMARY}", markup=False)
+
+
+def _loaded(
+    suites: Sequence[tuple[Suite, Source]], options: Options, output: Path
+) -> tuple[list[list[Item]], list[str]]:
+    """The questions of all suites, and what is wrong with their rows."""
+    asked, problems = list[list[Item]](), list[str]()
+    for suite, source in suites:
+        try:
+            asked.append(load_items(suite, source, options, output))
+        except UserError as error:
+            problems += str(error).splitlines()
+    return asked, problems
+
+
+def _made(
+    make: Callable[[str, str], Backend],
+    target: str,
+    backend: str,
+    suites: Sequence[tuple[Suite, Source]],
+    options: Options,
+) -> Backend:
+    """A model; where it is not to be had, that and the faults of rows are told together."""
+    try:
+        return make(target, backend)
+    except UserError as error:
+        problems = str(error).splitlines()
+    # Nothing is downloaded for a run that cannot begin.
+    here = [(suite, source) for suite, source in suites if source.local]
+    with tempfile.TemporaryDirectory(prefix="trimpi-") as folder:
+        problems += _loaded(here, options, Path(folder))[1]
+    raise UserError.join(problems)
+
+
+def _too_long(
+    suite: Suite, items: Sequence[Item], limit: int, model: Backend, judge: Backend | None
+) -> list[str]:
+    """Prompts that leave the model, or the judge behind an answer of `limit` tokens, no room."""
+    problems = list[str]()
+    if model.faults is not None:
+        prompts = [(item.id, item.messages) for item in items]
+        problems += [f"{suite.name}: {line}" for line in model.faults(prompts, limit)]
+    if suite.judged and judge is not None and judge.faults is not None:
+        # How long the answers get is not known yet; of a judge's answer it is.
+        prompts = [(item.id, judge_question(item, "")) for item in items]
+        found = judge.faults(prompts, limit + JUDGE_TOKENS)
+        problems += [f"{suite.name}: judge: {line}" for line in found]
+    return problems
 
 
 def _harness(source: Source, folder: Path, request: Request, model: Backend) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from trimpi.runs import model_digest, read_json, write_json
 
 SHOWN = 20
 """Tensors that do not match and are named one by one."""
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
+"""Ends of names of files with weights."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -67,35 +69,49 @@ def interpolate(base: Path, model: Path, weight: float, output: Path) -> Moved:
     temporary = output.with_name(f".{output.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for other in sorted(model.iterdir()):
-        if other.is_file() and other.name not in {*end.files, LINEAGE, "README.md"}:
-            shutil.copyfile(other, temporary / other.name)
+    try:
+        moved = _fill(temporary, start, end, partner, weight)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(output, ignore_errors=True)
+    temporary.rename(output)
+    check_model_folder(output)
+    return moved
+
+
+def _fill(
+    folder: Path, base: "Weights", model: "Weights", partner: Mapping[str, str], weight: float
+) -> Moved:
+    """All files of the folder between the two."""
+    for other in sorted(model.folder.iterdir()):
+        # Weights in another format, or beside the index, would be those of the model itself.
+        ours = other.suffix in WEIGHTS or other.name in (LINEAGE, "README.md")
+        if other.is_file() and not ours:
+            shutil.copyfile(other, folder / other.name)
     changed, apart, length = 0, 0.0, 0.0
     hidden = not sys.stderr.isatty()
-    for file in track(end.files, f"interpolate {weight:g}", transient=True, disable=hidden):
+    for file in track(model.files, f"interpolate {weight:g}", transient=True, disable=hidden):
         averaged = {}
-        for name in end.names(file):
-            a, b = start.read(partner[name]), end.read(name)
+        for name in model.names(file):
+            a, b = base.read(partner[name]), model.read(name)
             averaged[name] = between(a, b, weight, name)
             if b.is_floating_point():
                 difference = b.float() - a.float()
                 changed += bool(difference.any())
                 apart += float(difference.double().square().sum())
                 length += float(a.double().square().sum())
-        save_file(averaged, temporary / file, metadata=end.metadata(file))
-    lineage = read_lineage(model)
+        save_file(averaged, folder / file, metadata=model.metadata(file))
+    lineage = read_lineage(model.folder)
     lineage["steps"].append(
         {
             "stage": "interpolate",
-            "input": model_digest(model),
-            "base": model_digest(base),
+            "input": model_digest(model.folder),
+            "base": model_digest(base.folder),
             "config": {"weight": weight},
         }
     )
-    write_json(temporary / LINEAGE, lineage)
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
-    check_model_folder(output)
+    write_json(folder / LINEAGE, lineage)
     return Moved(len(partner), changed, (apart / length) ** 0.5 if length else 0.0)
 
 

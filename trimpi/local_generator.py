@@ -93,6 +93,26 @@ class LocalGenerator:
             self._digest = model_digest(self._located())
         return {**self.settings, "digest": self._digest}
 
+    def too_long(self, prompts: list[list[Message]], *, max_new_tokens: int) -> dict[int, str]:
+        """Prompts that leave no room for an answer, by place; loads the processor, no weights."""
+        from trimpi.batch import encode_text
+        from trimpi.model import context_limit, load_config, load_processor
+
+        folder = self._located()
+        limit = context_limit(load_config(folder, self._config))
+        if limit is None:
+            return {}
+        quiet()
+        processor = load_processor(folder, self._config)
+        lengths = [len(encode_text(processor, messages).input_ids) for messages in prompts]
+        return {
+            place: f"a prompt of {length} tokens and {max_new_tokens} new ones exceed the context "
+            f"of {self._config.path}, {limit}; lower max_new_tokens or max_pixels, leave out "
+            "pictures, or take another model"
+            for place, length in enumerate(lengths)
+            if length + max_new_tokens > limit
+        }
+
     def stream(
         self,
         prompts: list[list[Message]],

@@ -31,8 +31,8 @@ def write_between(base: str, model: str, weights: Sequence[float], output: Path)
     for folder, weight in folders.items():
         moved = interpolate(start, end, weight, folder)
         yield (
-            f"{folder}: {weight:.0%} of {model}, {moved.changed} of {moved.tensors} tensors differ "
-            f"from the base by {moved.distance:.2%} of its length"
+            f"{folder}: {weight:.0%} of {model}, which differs from the base in {moved.changed} of "
+            f"{moved.tensors} tensors, by {moved.distance:.2%} of its length"
         )
 
 

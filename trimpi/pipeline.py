@@ -397,7 +397,10 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
 
 def _referral(judged: dict[str, Any]) -> str:
     mean = judged["score"]["value"]
-    unscored = f", {judged['unscored']} unscored" if judged["unscored"] else ""
+    unscored = ""
+    if judged["unscored"]:
+        why = ", ".join(f"{note}: {count}" for note, count in list(judged["notes"].items())[:3])
+        unscored = f", {judged['unscored']} unscored ({why})"
     return ("no scores" if mean is None else f"mean {mean:.2f} of 10") + unscored
 
 

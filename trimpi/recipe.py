@@ -223,6 +223,13 @@ class SftConfig(SupervisedConfig):
     `fading` shows all of its sections in the first epoch, fewer in each, and none in the last
     (after PromptIntern, arXiv 2407.02211)."""
 
+    @field_validator("show_policy", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"must be true, false or fading, found {value!r}")  # 1 equals true
+        return value
+
     @model_validator(mode="after")
     def _fades_over_epochs(self) -> Self:
         if self.show_policy == "fading" and self.epochs <= 1:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,57 @@ def test_another_limit_and_another_setting_are_told(tmp_path: Path) -> None:
     _, text = compared(there, here)
     assert "in_context to no_policy: 0.0 points" in text
     assert "setting: in_context before, no_policy after" in text
+
+
+def referral(out: Path, right: Sequence[int], scores: Sequence[float | None], judge: str) -> Path:
+    """What a judge gave the completions of `no_policy` beside it."""
+    setting(out, right, name="no_policy", rows=len(scores), policy="tree")
+    folder = out / "referral"
+    write_rows(folder / "scores.jsonl", [
+        {"id": f"s{n}", "score": score, "note": "", "parts": {}, "unreadable": False}
+        for n, score in enumerate(scores)
+    ])  # fmt: skip
+    identity = {
+        "completions": read_json(out / "no_policy" / "started.json"),
+        "judge": {"judge": judge}, "rows": len(scores), "policies": "p",
+    }  # fmt: skip
+    write_json(folder / "summary.json", {"setting": "referral", "identity": identity})
+    return out
+
+
+def test_scores_of_referral_pair_as_tenths(tmp_path: Path) -> None:
+    before = referral(tmp_path / "a", [], [0, 2, None, 5], "exact")
+    after = referral(tmp_path / "b", range(4), [10, 2, 4, 7.5], "exact")
+    found, said = compared(before, after)
+    assert [one["name"] for one in found["comparisons"]] == ["no_policy", "referral"]
+    one = found["comparisons"][1]
+    # (10 + 0 + 2.5) / 3 rows of 10; row s2 has no score before
+    assert one["all"]["difference"]["value"] == pytest.approx(12.5 / 30)
+    assert (one["all"]["rows"], one["left_out"], one["partial"]) == (3, 1, False)
+    assert list(one["by_task"]) == ["tree"]
+    assert "referral (a score of 10 is 100 points): +41.7 points" in said
+    assert compared(before / "referral", after / "referral")[0]["comparisons"][0]["name"]
+    other = referral(tmp_path / "c", range(4), [10, 2, 4, 7.5], "endpoint")
+    (line,) = faults(before, other)
+    assert "not read or graded alike (judge.judge: exact -> endpoint)" in line
+
+
+def test_another_number_of_retrieved_sections_is_told(tmp_path: Path) -> None:
+    folders = [setting(tmp_path / name, range(8), name="retrieved") for name in ("a", "b")]
+    for folder, sections in zip(folders, (2, 3), strict=True):
+        summary = read_json(folder / "summary.json")
+        write_json(folder / "summary.json", summary | {"retrieval": {"sections": sections}})
+    found, said = compared(*folders)
+    note = "sections of the policy that retrieval shows: 2 before, 3 after"
+    assert found["comparisons"][0]["notes"] == [note] and note in said
+
+
+def test_referral_needs_the_completions_that_it_judged(tmp_path: Path) -> None:
+    before = referral(tmp_path / "a", [], [0, 2], "exact")
+    after = referral(tmp_path / "b", [], [0, 2], "exact")
+    shutil.rmtree(after / "no_policy")
+    (line,) = faults(before, after)
+    assert line == f"{after}/referral: judges {after}/no_policy, which is gone; restore it"
 
 
 def test_what_is_no_result(tmp_path: Path) -> None:

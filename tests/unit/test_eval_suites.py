@@ -137,6 +137,36 @@ def test_rows_of_all_suites_are_checked_before_a_model_is_loaded(
     assert not (tmp_path / "out" / "mmlu_pro").exists()
 
 
+def test_a_model_that_is_not_there_hides_no_fault_of_rows(
+    tmp_path: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimpi.benchmarks.source._hub", lambda *_: pytest.fail("downloaded"))
+    bad = write(tmp_path / "m.jsonl", [mmlu_row(1, answer="Z")])
+    wild = write(tmp_path / "w.jsonl", [wild_row(subcategory=None)])
+    gone, out = tmp_path / "gone", tmp_path / "out"
+    words = ("--suite", f"mmlu_pro={bad}", "--shots", 0, "--output", out)
+    lines = faults("eval", gone, *words, "--suite", "wildguard_harm")
+    assert lines[0].startswith(f"{gone}: no such model folder")
+    assert [line.split(":")[0] for line in lines[1:]] == ["mmlu_pro"]
+    words = ("--suite", f"wildguard_answers={wild}", "--judge", gone, "--output", out)
+    lines = faults("eval", qwen, *words)
+    assert [line.split(":")[0] for line in lines] == [str(gone), "wildguard_answers"]
+
+
+def test_a_judge_without_room_is_told_before_a_model_is_loaded(
+    tmp_path: Path, qwen: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimpi.model.load_model", lambda *_: pytest.fail("loaded"))
+    wild = write(tmp_path / "w.jsonl", [wild_row()])
+    words = ("eval", "m", "--backend", named, "--suite", f"wildguard_answers={wild}")
+    words += ("--judge", qwen, "--output", tmp_path / "out", "--max-new-tokens", 10**6)
+    (line,) = faults(*words)
+    assert line.startswith("wildguard_answers: judge: row ")
+    # its own 128 behind an answer of so many
+    assert "tokens and 1000128 new ones exceed the model's context of " in line
+    assert not (tmp_path / "out" / "wildguard_answers").exists()
+
+
 def test_prompts_beyond_the_context_are_told_before_a_model_is_loaded(
     rows: Path, tmp_path: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,19 @@ def test_another_architecture_and_numbers_without_a_mean_are_refused(tmp_path: P
         interpolate(base, packed, 0.5, tmp_path / "out")
     with pytest.raises(UserError, match=r"weight 1\.5: must be from 0"):
         interpolate(base, packed, 1.5, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    # nothing half-written stays behind, hidden or not
+    assert {f.name for f in tmp_path.iterdir()} == {"base", "other", "packed"}
+
+
+def test_weights_of_the_model_in_another_format_are_not_taken_along(tmp_path: Path) -> None:
+    base = folder_of(tmp_path / "base", one(a=torch.tensor([0.0])))
+    model = folder_of(tmp_path / "model", one(a=torch.tensor([1.0])))
+    for name in ("pytorch_model.bin", "consolidated.safetensors", "model.gguf"):
+        (model / name).write_bytes(b"the model's own")
+    (model / "LICENSE.md").write_text("free")
+    interpolate(base, model, 0.5, tmp_path / "out")
+    names = {f.name for f in (tmp_path / "out").iterdir()}
+    assert names == {f.name for f in base.iterdir()} | {"LICENSE.md", "lineage.json"}
 
 
 def test_a_real_model_with_tied_weights(qwen: Path, tmp_path: Path) -> None:
@@ -150,7 +162,7 @@ def test_the_command_writes_a_folder_for_each_weight(
     monkeypatch.chdir(tmp_path)
     done = run("base", "model", "--weight", 0.5, "--weight", 0.7, "--output", "curve")
     assert done.exit_code == 0, done.output
-    assert "curve/w0.5: 50% of model, 1 of 1 tensors differ" in done.stdout
+    assert "curve/w0.5: 50% of model, which differs from the base in 1 of 1 tensors" in done.stdout
     found = load_file(tmp_path / "curve" / "w0.7" / "model.safetensors")["a"]
     assert torch.allclose(found, torch.full((2,), 0.7))
     assert run("base", "model", "--weight", 1, "--output", "one").exit_code == 0

@@ -37,6 +37,12 @@ class Source:
     name: str
     config: str | None = None
 
+    @property
+    def local(self) -> bool:
+        """Whether the rows are files on this machine, or nothing at all, and not of a hub."""
+        path = Path(self.name).expanduser()
+        return path.exists() or path.suffix in FILES or not HUB_ID.fullmatch(self.name)
+
     def table(self, split: str) -> Table:
         """The rows of a split.
 

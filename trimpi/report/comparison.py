@@ -5,7 +5,7 @@ from typing import Any
 
 from trimpi.errors import UserError
 from trimpi.evaluate.verdict import verdict_line
-from trimpi.report.measured import Measured
+from trimpi.report.measured import REFERRAL, Measured
 from trimpi.report.paired import change, mean_by_row, pair
 from trimpi.runs import differences
 
@@ -73,6 +73,8 @@ def compare(
 
 def called(measured: Measured) -> str:
     """The name in a verdict line; general abilities are asked for what was forgotten."""
+    if measured.name == REFERRAL:
+        return "referral (a score of 10 is 100 points)"
     general = measured.kind == "suite" or measured.name == "skills"
     return f"forgetting ({measured.name})" if general else measured.name
 
@@ -151,9 +153,14 @@ def _problems(measured: Sequence[Measured]) -> list[str]:
 
 def _notes(before: Sequence[Measured], after: Sequence[Measured]) -> list[str]:
     notes = []
-    for key, words in (("limit", "most tokens of an answer"), ("target", "response asked for")):
+    kept = {
+        "limit": "most tokens of an answer",
+        "target": "response asked for",
+        "sections": "sections of the policy that retrieval shows",
+    }
+    for key, words in kept.items():
         here, there = ({getattr(m, key) for m in side} for side in (before, after))
-        if here != there:
+        if here != there and None not in here | there:
             notes.append(f"{words}: {_list(here)} before, {_list(there)} after")
     if before[0].name != after[0].name:
         notes.append(f"setting: {before[0].name} before, {after[0].name} after")

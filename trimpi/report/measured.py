@@ -1,6 +1,6 @@
 """A result folder as scores by row: a benchmark's suite, or a setting of an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -14,6 +14,10 @@ from trimpi.sample import Sample
 
 CONDITIONS = ("config", "shots", "mode", "extraction")
 """Settings of a suite that make its prompts, or the reading of its answers, other ones."""
+
+REFERRAL, JUDGED, TOP = "referral", "no_policy", 10
+"""The setting that judges from 0 to `TOP` the completions of `JUDGED` in the folder beside its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Measured:
         categories: by row: category of a suite, task or tool of a setting's row.
         asked: rows that were to be answered.
         content: digest of all prompts and gold answers; "" where it is not known.
-        conditions: what must agree for a comparison; `limit` and `target` may differ, and are told.
+        conditions: what must agree for a comparison; `limit`, `target` and `sections` (of a policy,
+            that retrieval shows at most) may differ, and are told.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Measured:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     target: str = ""
+    sections: int | None = None
     golds: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -56,7 +62,7 @@ class Measured:
         """By row, what identifies its question: digest of the texts and pictures, or gold alone."""
         if self.kind == "suite":
             return self.golds
-        return {s.id: _question(s) for s, _ in SettingFolder(self.folder).samples()}
+        return {s.id: _question(s) for s, _ in _asked(self.folder, self.name).samples()}
 
 
 def read_measured(folder: Path) -> Measured:
@@ -71,7 +77,7 @@ def read_measured(folder: Path) -> Measured:
     rows = read_rows(folder / SCORES)
     made_by = read_json(folder / STARTED) or {}
     try:
-        found = (_suite if "suite" in summary else _setting)(folder, summary, rows, made_by)
+        found = _reader(summary)(folder, summary, rows, made_by)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder / SCORES}: not the scores of a suite or setting ({error!r}); "
@@ -87,10 +93,28 @@ def read_measured(folder: Path) -> Measured:
 
 def is_result(folder: Path) -> bool:
     """A suite's or a setting's folder with scores or completions; `efficiency` scores no rows."""
-    if ".old-" in folder.name or not (folder / STARTED).is_file():
+    if ".old-" in folder.name:
         return False
+    if not (folder / STARTED).is_file():  # judgements are of completions that another folder has
+        summary = read_json(folder / SUMMARY)
+        return isinstance(summary, dict) and summary.get("setting") == REFERRAL
     made_by = read_json(folder / STARTED)
     return isinstance(made_by, dict) and ("suite" in made_by or (folder / SAMPLES).is_file())
+
+
+def _reader(summary: Mapping[str, Any]) -> Callable[..., Measured]:
+    if "suite" in summary:
+        return _suite
+    return _referral if summary.get("setting") == REFERRAL else _setting
+
+
+def _asked(folder: Path, name: str) -> SettingFolder:
+    """The folder that holds the rows of a setting."""
+    if name != REFERRAL:
+        return SettingFolder(folder)
+    if not (folder.parent / JUDGED / SAMPLES).is_file():
+        raise UserError(f"{folder}: judges {folder.parent / JUDGED}, which is gone; restore it")
+    return SettingFolder(folder.parent / JUDGED)
 
 
 def _suite(
@@ -144,6 +168,30 @@ def _setting(
         conditions={"grader": grader},
         limit=made_by.get("max_new_tokens"),
         target=summary["target"],
+        sections=(summary.get("retrieval") or {}).get("sections"),
+    )
+
+
+def _referral(
+    folder: Path, summary: Mapping[str, Any], rows: list[dict[str, Any]], _: Any
+) -> Measured:
+    """Scores of 0 to 10 as shares of 1; another judge, or other settings of it, pairs with none."""
+    identity = summary["identity"]
+    scores = {row["id"]: row["score"] for row in rows}
+    policies = {s.id: s.policy for s, _ in _asked(folder, REFERRAL).samples()}
+    return Measured(
+        name=REFERRAL,
+        kind="setting",
+        folder=folder,
+        values={id: score / TOP for id, score in scores.items() if score is not None},
+        unparsed=frozenset(),
+        unscored=frozenset(id for id, score in scores.items() if score is None),
+        categories={id: name for id in scores if (name := policies[id]) is not None},
+        asked=int(identity["rows"]),
+        content=str(identity["completions"].get("prompts", "")),
+        conditions={"judge": identity["judge"], "policies": identity["policies"]},
+        limit=identity["completions"].get("max_new_tokens"),
+        target=str(identity["completions"].get("target", "")),
     )
 
 

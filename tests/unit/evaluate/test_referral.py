@@ -16,14 +16,16 @@ from tests.evaluation_fakes import Scripted, Skill, pretend, prompt_text
 from trimpi.errors import UserError
 from trimpi.evaluate import evaluate_model
 from trimpi.evaluate.referral.agreement import agreement, pearson, weighted_kappa
+from trimpi.evaluate.referral.exact import UNCHECKABLE
 from trimpi.evaluate.referral.judgement import Judgement
 from trimpi.evaluate.referral.make import judged_by, make_judge
 from trimpi.evaluate.referral.model_judge import ModelJudge
 from trimpi.evaluate.referral.prompt import judge_messages, read_score
-from trimpi.evaluate.referral.setting import refer, referral_problems, regrade
+from trimpi.evaluate.referral.setting import refer, referral_notes, referral_problems, regrade
 from trimpi.evaluate.store import read_rows
 from trimpi.policy import ImagePart, Policy, TextPart
 from trimpi.recipe import Recipe, ReferralConfig
+from trimpi.runs import read_json
 from trimpi.sample import Completion, DataFolder, Sample
 
 Serve = Callable[[Callable[[int, dict[str, Any]], Reply]], ChatServer]
@@ -230,8 +232,13 @@ def test_answers_are_kept_and_asked_once(evaluated: Path, clevr: DataFolder, ser
     # another model, another limit: asked again; back again: taken from the file
     refer(evaluated, endpoint(model="other"), clevr)
     assert server.asked == 2 * distinct
+    again = refer(evaluated, endpoint(), clevr)
+    assert server.asked == 2 * distinct and again["score"] == first["score"]
+    (evaluated / "referral" / "summary.json").unlink()
+    refer(evaluated, endpoint(model="other"), clevr)
+    assert server.asked == 2 * distinct
     rows = read_rows(evaluated / "referral" / "judgements.jsonl")
-    assert len(rows) == 32 and len({row["key"] for row in rows}) == 2 * distinct
+    assert len(rows) == 64 and len({row["key"] for row in rows}) == 2 * distinct
 
 
 def test_prose_is_counted_and_never_guessed(
@@ -422,6 +429,44 @@ def test_policies_without_ids_need_a_model(
         update={"evaluation": recipe_of().evaluation.model_copy(update={"settings": ()})}
     )
     assert referral_problems(without, DataFolder(clevr.root)) == []
+
+
+def test_rows_that_the_exact_judge_leaves_out_are_told_before(
+    tmp_path: Path, clevr: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert referral_notes(recipe_of(), clevr) == []
+    first, *others = sorted({row.policy for row in clevr.read("test") if row.policy})
+    rows = sum(row.policy == first for row in clevr.read("test"))
+    mixed = {**clevr.policies, first: Policy("bare", (TextPart("Be kind."),))}
+    monkeypatch.setattr(DataFolder, "policies", property(lambda _: mixed))
+    data = DataFolder(clevr.root)
+    assert referral_problems(recipe_of(), data) == []
+    (line,) = referral_notes(recipe_of(), data)
+    assert line == (
+        f"evaluation.referral: {rows} of 16 rows are under policies without rules by id ({first}); "
+        "the exact judge gives them no score"
+    )
+    assert referral_notes(endpoint(), data) == []
+    found = evaluate(tmp_path, data, recipe_of(), Skill(1.0))
+    summary = read_json(found / "referral" / "summary.json")
+    assert summary["unscored"] == rows and summary["notes"] == {UNCHECKABLE: rows}
+    assert summary["score"]["scored"] == 16 - rows
+    assert summary["by_policy"][first]["value"] is None
+    assert all(summary["by_policy"][name]["value"] is not None for name in others)
+
+
+def test_prompts_beyond_a_local_judge_are_told_before_it_is_loaded(
+    evaluated: Path, clevr: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimpi.model.load_model", lambda *_: pytest.fail("loaded"))
+    args = {"path": "package://trimpi/models/tiny-vlm"}
+    recipe = recipe_of(judge="transformers", args=args, max_new_tokens=10**6)
+    with pytest.raises(UserError) as told:
+        refer(evaluated, recipe, clevr)
+    lines = str(told.value).splitlines()
+    asked = {row["id"] for row in read_rows(evaluated / "no_policy" / "samples.jsonl")}
+    assert lines and all(line.split("'")[1] in asked for line in lines)
+    assert all("and 1000000 new ones exceed the context of package://" in line for line in lines)
 
 
 def test_a_judge_of_the_command_line() -> None:

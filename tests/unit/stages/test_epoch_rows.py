@@ -56,6 +56,9 @@ def test_sections_leave_in_equal_steps_and_none_comes_back(data: DataFolder) -> 
 def test_fading_needs_a_second_epoch() -> None:
     with pytest.raises(ValueError, match="False, True or 'fading'"):
         SftConfig.model_validate({"show_policy": "yes"})
+    for number in (1, 0, 1.0):
+        with pytest.raises(ValueError, match=f"true, false or fading, found {number!r}"):
+            SftConfig.model_validate({"show_policy": number})
     with pytest.raises(ValueError, match="1 epochs are one; give more epochs"):
         SftConfig(show_policy="fading", epochs=1.0)
     config = SftConfig(show_policy="fading", epochs=4.0, batch_size=8, max_steps=2)

@@ -41,6 +41,12 @@ class _Mention:
     end: int
 
 
+def has_rules(policy: Policy) -> bool:
+    """Whether a policy has rules by id."""
+    texts = policy.metadata.get("conditions")
+    return isinstance(texts, Mapping) and bool(texts)
+
+
 class Rules:
     """The rules of a policy by id, as `metadata.conditions` has them, and the word before an id."""
 
@@ -56,9 +62,9 @@ class Rules:
     @classmethod
     def of(cls, policy: Policy) -> "Rules | None":
         """The rules of a policy; None for one without ids to check."""
-        texts = policy.metadata.get("conditions")
-        if not isinstance(texts, Mapping) or not texts:
+        if not has_rules(policy):
             return None
+        texts = policy.metadata["conditions"]
         unit = str(policy.metadata.get("unit", "Condition"))
         return _made(tuple((str(id), str(text)) for id, text in texts.items()), unit)
 

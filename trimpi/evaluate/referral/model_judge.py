@@ -26,6 +26,8 @@ from trimpi.sample import Completion, Sample
 
 CHUNK = 16
 """Prompts given together to a generator that does not stream."""
+SHOWN = 20
+"""Prompts beyond the context that are named one by one."""
 Asked = tuple[Sample, Policy, Completion]
 
 
@@ -94,9 +96,11 @@ class ModelJudge:
                 continue
             prompts.setdefault(key, self._messages(row))
             users.setdefault(key, []).append(row[0].id)
-        known = {row["key"]: row for row in have.values()}
+        # Also answers of before another judge was asked: going back to one asks nothing again.
+        known = {row["key"]: row for row in (read_rows(file) if file.is_file() else ())}
         order = list(prompts)
         missing = [place for place, key in enumerate(order) if key not in known]
+        self._check_lengths([(users[order[place]][0], prompts[order[place]]) for place in missing])
         with file.open("a", encoding="utf-8") as stream, _progress(len(order)) as step:
 
             def keep(key: str, text: str, cut: bool) -> None:
@@ -129,6 +133,20 @@ class ModelJudge:
 
     def _messages(self, asked: Asked) -> list[Message]:
         return judge_messages(*asked, pictures=self._pictures)
+
+    def _check_lengths(self, asked: Sequence[tuple[str, list[Message]]]) -> None:
+        """Refuse prompts beyond the context of a local model, before its weights are loaded."""
+        faults = getattr(self._generator, "too_long", None)
+        if not asked or not callable(faults):
+            return
+        found = faults([messages for _, messages in asked], max_new_tokens=self._limit)
+        lines = [
+            f"evaluation.referral: row {asked[place][0]!r}: {fault}"
+            for place, fault in found.items()
+        ]
+        if lines:
+            more = [f"... and {len(lines) - SHOWN} more rows"] if len(lines) > SHOWN else []
+            raise UserError.join([*lines[:SHOWN], *more])
 
     def _answers(
         self, prompts: list[list[Message]], missing: Sequence[int]

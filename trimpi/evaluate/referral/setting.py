@@ -15,6 +15,7 @@ from typing import Any
 from trimpi import __version__
 from trimpi.errors import UserError
 from trimpi.evaluate.referral.agreement import agreement, nearest
+from trimpi.evaluate.referral.citations import has_rules
 from trimpi.evaluate.referral.exact import ExactJudge
 from trimpi.evaluate.referral.judgement import NO_REASONING, TOP, Judgement, at_once
 from trimpi.evaluate.referral.make import make_judge
@@ -49,7 +50,7 @@ def referral_problems(recipe: Recipe, data: DataFolder) -> list[str]:
         return []
     rows = data.read(evaluation.split)[: evaluation.limit][: evaluation.referral.limit]
     names = dict.fromkeys(row.policy for row in rows if row.policy is not None)
-    if any(data.policies[name].metadata.get("conditions") for name in names):
+    if any(has_rules(data.policies[name]) for name in names):
         return []
     what = f"{data.root}/policies/{next(iter(names))}.json: no metadata.conditions (id -> text)"
     if not names:
@@ -58,6 +59,24 @@ def referral_problems(recipe: Recipe, data: DataFolder) -> list[str]:
     if not names:
         cure = "take 'referral' out of evaluation.settings"
     return [f"{what}, so the exact judge of 'referral' has nothing to check; {cure}"]
+
+
+def referral_notes(recipe: Recipe, data: DataFolder) -> list[str]:
+    """What a user has to know of the exact judge: rows that it leaves without a score."""
+    evaluation = recipe.evaluation
+    if "referral" not in evaluation.settings or evaluation.referral.judge != "exact":
+        return []
+    rows = data.read(evaluation.split)[: evaluation.limit][: evaluation.referral.limit]
+    bare = {name for name, policy in data.policies.items() if not has_rules(policy)}
+    left = [row.policy for row in rows if row.policy in bare]
+    if not left:
+        return []
+    names = list(map(str, dict.fromkeys(left)))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"evaluation.referral: {len(left)} of {len(rows)} rows are under policies without rules by "
+        f"id ({', '.join(names[:3])}{more}); the exact judge gives them no score"
+    ]
 
 
 def refer(evaluation: Path, recipe: Recipe, data: DataFolder) -> dict[str, Any]:
