@@ -305,6 +305,10 @@ def _estimate(
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
+    long_policies = resolve_callable("trimpi.context:long_policies", "model")
+    if faults := long_policies(recipe, processor, data, size.context):
+        found.problems += faults
+        return
     asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
     for split in sorted(asked & set(data.splits)):
         samples = data.read(split)
