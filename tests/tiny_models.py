@@ -139,6 +139,12 @@ def qwen2_5_vl(folder: Path, **text: Any) -> Path:
     return save(tf.Qwen2_5_VLForConditionalGeneration(config), processor, folder)
 
 
+def wide_qwen(folder: Path) -> Path:
+    """A Qwen2.5-VL of 17 M parameters whose language model outweighs everything else; for text."""
+    heads = {"num_attention_heads": 24, "num_key_value_heads": 12}
+    return qwen2_5_vl(folder, hidden_size=384, intermediate_size=1536, num_hidden_layers=8, **heads)
+
+
 def qwen3_vl(folder: Path, **text: Any) -> Path:
     """A tiny Qwen3-VL, features of both vision layers fed into the language model."""
     processor = qwen_processor(tf.Qwen3VLProcessor, "Qwen3VLVideoProcessor")

@@ -2,40 +2,58 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import peft
 import torch
 from torch import Tensor, nn
 
 from trimpi.errors import UserError
 from trimpi.recipe import LoraConfig
 
+if TYPE_CHECKING:  # it imports bitsandbytes, which models that are only read do not need
+    import peft
+
 LOST, WORN = 0.1, 0.9
 """Share of an adapter's effect after merging: below `LOST` it is refused, below `WORN` told."""
 
 
-def lora_config(model: Any, lora: LoraConfig) -> peft.LoraConfig:
-    """The adapter's settings for this model.
+def lora_config(model: Any, lora: LoraConfig) -> "peft.LoraConfig":
+    """The adapter's settings for this model; its weights may be on the meta device.
 
-    "language" takes every linear layer of the language model. `lm_head` is never taken: TRL's
-    fused output head reads its weight directly, so that an adapter there would not be trained.
+    `lm_head` is never taken: TRL's fused output head reads its weight directly, so that an adapter
+    there would not be trained.
 
     Raises:
-        UserError: a name in `target_modules` is no linear layer of the model.
+        UserError: names in `target_modules` are no linear layers of the model, or it has none in
+            the part that is asked for.
     """
+    import peft
+
     target: Any = lora.target_modules
-    if target == "language":
-        target = _language_pattern(model)
+    if isinstance(target, str):
+        names = linear_names(model, "language") if target != "vision" else []
+        names += linear_names(model, "outside") if target != "language" else []
+        names = [name for name in names if name.rpartition(".")[2] != "lm_head"]
+        if not names:
+            raise UserError(
+                f"lora.target_modules: {target}: {type(model).__name__} has no linear layers "
+                f"there; known here: {_known(model)}"
+            )
+        target = _pattern(names)
     else:
-        names = [n for n, module in model.named_modules() if isinstance(module, nn.Linear)]
-        for wanted in (target := list(target)):
-            if not any(name == wanted or name.endswith("." + wanted) for name in names):
-                known = sorted({name.rsplit(".", 1)[-1] for name in names} - {"lm_head"})
-                raise UserError(
-                    f"lora.target_modules: {wanted!r} is no linear layer of this model; "
-                    f"known here: {', '.join(known)}"
-                )
+        target = list(target)
+        names = linear_names(model, "language") + linear_names(model, "outside")
+        missing = [
+            wanted
+            for wanted in target
+            if not any(name == wanted or name.endswith("." + wanted) for name in names)
+        ]
+        if missing:
+            verb = "is no linear layer" if len(missing) == 1 else "are no linear layers"
+            raise UserError(
+                f"lora.target_modules: {', '.join(map(repr, missing))} {verb} of this model; "
+                f"known here: {_known(model)}"
+            )
     return peft.LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -43,6 +61,30 @@ def lora_config(model: Any, lora: LoraConfig) -> peft.LoraConfig:
         target_modules=target,
         task_type="CAUSAL_LM",
     )
+
+
+def linear_names(model: Any, part: str) -> list[str]:
+    """Full names of the linear layers of the language model, or of all those outside of it.
+
+    Args:
+        model: its weights may be on the meta device.
+        part: "language" or "outside" (vision tower, projector, output head).
+
+    Raises:
+        UserError: the model does not say which part is its language model.
+    """
+    decoder = model.get_decoder()
+    inner = next((name for name, module in model.named_modules() if module is decoder), None)
+    if not inner:
+        raise UserError(f"{type(model).__name__}: its language model is not found")
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        # Of torch's own attention, which reads the weight and never calls the layer.
+        and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+        and name.startswith(inner + ".") == (part == "language")
+    ]
 
 
 def merge_adapter(model: Any) -> Any:
@@ -74,6 +116,7 @@ def verify_reload(
     reload: Callable[[], Any],
     batch: Mapping[str, Tensor],
     base: Tensor | None = None,
+    quantized: Tensor | None = None,
 ) -> dict[str, Any]:
     """Load a saved model again and compare its logits with those of the model that was trained.
 
@@ -89,10 +132,13 @@ def verify_reload(
         reload: loads the saved folder.
         batch: the batch that `expected` was computed on.
         base: logits of the base without the adapter, [tokens, vocabulary].
+        quantized: logits of quantized base + adapter, which was trained, [tokens, vocabulary].
 
     Returns:
         `{"max_abs", "mean_abs", "spread", "dtype", "limit"}`, with `base` also `"learned"` (mean
-        shift by the adapter) and `"kept"`.
+        shift by the adapter) and `"kept"`. With `quantized` also `"against_quantized"`: `max_abs`
+        and `mean_abs` of the difference that the rounding of the base makes, and `same_token`, the
+        share of positions with the same likeliest token; it is told, not bounded.
 
     Raises:
         UserError: the difference is beyond the limit, or the adapter's shift is gone.
@@ -110,7 +156,16 @@ def verify_reload(
             f"most and {mean:.3g} on average, allowed is {limit:.3g}; the checkpoints are kept"
         )
     dtype = str(model.dtype).removeprefix("torch.")
-    result = {"max_abs": worst, "mean_abs": mean, "spread": spread, "dtype": dtype, "limit": limit}
+    result: dict[str, Any] = {"max_abs": worst, "mean_abs": mean, "spread": spread}
+    result |= {"dtype": dtype, "limit": limit}
+    if quantized is not None:
+        apart = (found - quantized).abs()
+        same = (found.argmax(-1) == quantized.argmax(-1)).float().mean()
+        result["against_quantized"] = {
+            "max_abs": float(apart.max()),
+            "mean_abs": float(apart.mean()),
+            "same_token": round(float(same), 4),
+        }
     if base is None or not (moved := expected - base).any():
         return result
     kept = float(((found - base) * moved).sum() / moved.square().sum())
@@ -123,17 +178,24 @@ def verify_reload(
     return {**result, "learned": float(moved.abs().mean()), "kept": kept}
 
 
-def _language_pattern(model: Any) -> str:
-    """A regular expression for all linear layers of the language model."""
-    decoder = model.get_decoder()
-    prefix = next((name for name, module in model.named_modules() if module is decoder), None)
-    linear = {
-        name.rsplit(".", 1)[-1]
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear)
-    } - {"lm_head"}
-    if not prefix or not linear:
-        raise UserError(
-            f"{type(model).__name__}: its language model is not found; list lora.target_modules"
-        )
-    return rf"{re.escape(prefix)}\.(.*\.)?({'|'.join(sorted(map(re.escape, linear)))})"
+def _pattern(names: list[str]) -> str:
+    """A regular expression for these names; those of a stack of layers once.
+
+    A last part that is a number stays: the neighbours of a layer in a sequence are of other kinds.
+    """
+    general = set()
+    for name in names:
+        *inner, last = name.split(".")
+        parts = [r"\d+" if part.isdigit() else re.escape(part) for part in inner]
+        general.add(r"\.".join([*parts, re.escape(last)]))
+    return "|".join(sorted(general))
+
+
+def _known(model: Any) -> str:
+    """Last parts of the names of all layers that an adapter can go to, by part of the model."""
+    parts = []
+    for part, title in (("language", "language model"), ("outside", "vision tower and projector")):
+        names = {name.rsplit(".", 1)[-1] for name in linear_names(model, part)} - {"lm_head"}
+        if names:
+            parts.append(f"{', '.join(sorted(names))} ({title})")
+    return "; ".join(parts) + "; or one of the words language, vision, all"

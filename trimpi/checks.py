@@ -1,6 +1,5 @@
 """The dry run: everything about a recipe that can be known without loading weights."""
 
-import importlib.util
 import inspect
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
+from trimpi.quiet import quiet
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.replay import read_general, target_of
@@ -23,7 +23,7 @@ from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.row_checks import SPLIT_OF, check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
-from trimpi.trainer_fields import rl_conflicts, trainer_problems
+from trimpi.trainer_fields import engine_missing, rl_conflicts, trainer_problems
 
 if TYPE_CHECKING:
     from trimpi.token_estimate import Lengths
@@ -42,6 +42,7 @@ class StagePlan:
     schedule: Schedule
     training_tokens: int = 0
     generation_tokens: int = 0
+    image_tokens: int = 0
     memory: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -108,6 +109,7 @@ def check_recipe(
         if isinstance(stage, RlConfig):
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
     _check_quantization(recipe, estimates, found)
+    _check_engine(recipe, estimates, found)
     for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
@@ -168,9 +170,19 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
                 f"stages.{name}.lora: model.quantization {kind} freezes the weights; give the "
                 "stage a lora, or set quantization to none"
             )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        fault = f"model.quantization: {kind} needs bitsandbytes; pip install 'trimpi[quantized]'"
-        (found.unchecked if dry else found.problems).append(fault)
+    quiet()  # bitsandbytes speaks when it is imported
+    check = resolve_callable("trimpi.quantization:check_quantization", "model.quantization")
+    try:
+        check(recipe.model)
+    except UserError as error:
+        (found.unchecked if dry else found.problems).append(str(error))
+
+
+def _check_engine(recipe: Recipe, dry: bool, found: Findings) -> None:
+    """The same of vLLM."""
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RlConfig) and (fault := engine_missing(stage, f"stages.{name}")):
+            (found.unchecked if dry else found.problems).append(fault)
 
 
 def _check_model(recipe: Recipe, need_processor: bool, found: Findings) -> Path | None:
@@ -292,8 +304,10 @@ def _estimate(
     found: Findings,
 ) -> None:
     """Fill in tokens and memory; general examples count where they are built already."""
+    import torch
+
     from trimpi.budget import text_budget, token_budget
-    from trimpi.token_estimate import longest_sequence, measure
+    from trimpi.token_estimate import image_tokens, longest_sequence, measure
 
     if data is None:
         with tempfile.TemporaryDirectory(prefix="trimpi-") as folder:
@@ -305,6 +319,13 @@ def _estimate(
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
+    check_adapter = resolve_callable("trimpi.model:check_adapter", "model")
+    for name, stage in recipe.trained.items():
+        with found.noting():
+            try:
+                check_adapter(model, recipe.model, stage.lora)
+            except UserError as error:
+                raise UserError(f"stages.{name}.{error}") from None
     long_policies = resolve_callable("trimpi.context:long_policies", "model")
     if faults := long_policies(recipe, processor, data, size.context):
         found.problems += faults
@@ -335,8 +356,10 @@ def _estimate(
                 f"{max(training, generation)} tokens, the model's context is {size.context}; "
                 "shorten the policy, lower model.max_pixels or max_new_tokens"
             )
-        memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)
-        plans.append(StagePlan(plan.name, plan.schedule, training, generation, memory))
+        images = image_tokens(stage, found.lengths[stage.split])
+        sizes = (training, generation, recipe.devices, images)
+        memory = estimate(size, recipe.model, stage, *sizes, triton=torch.cuda.is_available())
+        plans.append(StagePlan(plan.name, plan.schedule, training, generation, images, memory))
     found.stages = plans
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trimpi.checks import Findings
+from trimpi.memory import size_text
 
 
 def print_findings(console: Console, findings: Findings) -> None:
@@ -21,12 +22,12 @@ def print_findings(console: Console, findings: Findings) -> None:
             generated = (
                 f", {plan.generation_tokens} in generation" if plan.generation_tokens else ""
             )
-            parts = ", ".join(
-                f"{name} {_size(value)}" for name, value in plan.memory.items() if name != "total"
-            )
+            memory = dict(plan.memory)
+            total = memory.pop("total")
+            parts = ", ".join(f"{name} {size_text(value)}" for name, value in memory.items())
             console.print(
                 f"  longest row {plan.training_tokens} tokens in training{generated}; about "
-                f"{_size(plan.memory['total'])} per device ({parts})",
+                f"{size_text(total)} per device ({parts})",
                 highlight=False,
             )
     for line in findings.notes:
@@ -49,10 +50,6 @@ def _lengths_table(findings: Findings) -> Table:
         totals = [str(lengths.full.total), str(lengths.free.total), f"{lengths.saved:.1%}"]
         table.add_row(split, *parts, *totals)
     return table
-
-
-def _size(gib: float) -> str:
-    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
 
 
 def print_versions(console: Console, versions: Mapping[str, str | None]) -> None:

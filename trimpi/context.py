@@ -154,7 +154,7 @@ def _by_policy(
 def _shows_policy(stage: TrainingConfig) -> bool:
     """Whether a stage puts the policy of a row into its prompts."""
     if isinstance(stage, RlConfig):
-        return stage.policy_fraction > 0
+        return stage.shows_policy
     return bool(stage.show_policy) if isinstance(stage, SftConfig) else True
 
 

@@ -248,7 +248,7 @@ def _local(target: str, backend: str, batch_size: int, loading: ModelConfig | No
     config = (loading or ModelConfig(path=target)).model_copy(update={"path": target})
     folder = locate(config, "TARGET")
     check_model_folder(folder)
-    how = config.model_dump(mode="json", exclude={"path", "revision"})
+    how = config.loading
     identity = {"digest": model_digest(folder), "loading": how, "backend": backend}
 
     @cache

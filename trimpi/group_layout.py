@@ -19,6 +19,11 @@ def aware_in_group(group_size: int, policy_fraction: float) -> tuple[bool, ...]:
     count = round(group_size * policy_fraction)
     if count != group_size * policy_fraction or not 0 <= count < group_size:
         raise ValueError(f"{policy_fraction} of {group_size} completions is not a proper share")
+    return spread(group_size, count)
+
+
+def spread(group_size: int, count: int) -> tuple[bool, ...]:
+    """The layout with `count` policy-aware places, 0 <= count < group_size."""
     return tuple(
         (place + 1) * count // group_size > place * count // group_size
         for place in range(group_size)

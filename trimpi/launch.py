@@ -66,6 +66,11 @@ def run_stage(
         code = subprocess.run(command, check=False).returncode
     except FileNotFoundError:
         raise UserError(f"launcher: no command {command[0]!r}; install it or change it") from None
+    if code in (-9, 137):
+        raise UserError(
+            f"{output}: the stage's processes were killed, most likely because memory ran out; "
+            "lower micro_batch_size or max_new_tokens, or set gradient_checkpointing: true"
+        )
     if code:
         raise UserError(
             f"{output}: the stage's processes ended with code {code} (see above); "
@@ -76,6 +81,7 @@ def run_stage(
 
 def run_job(job: dict[str, Any]) -> Path:
     """Run a job in this process; memory is given back before it returns."""
+    from trimpi.stages.failures import memory_faults_named
     from trimpi.stages.inputs import StageInputs
 
     quiet()
@@ -92,7 +98,8 @@ def run_job(job: dict[str, Any]) -> Path:
         replay=None if job["replay"] is None else DataFolder(Path(job["replay"])),
     )
     try:
-        return Path(run(config, inputs))
+        with memory_faults_named(config, inputs):
+            return Path(run(config, inputs))
     finally:
         _free_memory()
 

@@ -1,13 +1,17 @@
 """A memory estimate per device from a model's configuration; no weights are loaded.
 
-Weights, gradients and Adam's two moments are counted exactly from the parameter count. Activations
-follow Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1): about 17 hidden vectors per token
-and layer with fused attention, and 1 per layer plus one whole layer under gradient checkpointing;
-logits are counted in the model's type, in float32 and with their gradient. The allocator's
-fragmentation, the vision tower's activations and CUDA's own 1 GiB are left out, so leave a margin
-of a fifth.
+Weights, gradients and the optimizer's moments are counted exactly from the parameter count. What a
+layer keeps for the backward pass is counted from its widths: with fused attention about 9 hidden
+and 4 MLP vectors a token (after Korthikanti et al. 2022, arXiv 2205.05198, section 4.1, for gated
+layers), and under gradient checkpointing one hidden vector a layer and one whole layer.
+
+Logits are never whole: TRL's output head works in tiles of 4096 tokens and 32768 words, with the
+gradients of hidden states, and of the head where it is trained, summed in float32 beside it.
+Rollouts hold keys and values of all sequences, and their prefill one layer's vectors. The
+allocator's fragmentation and CUDA's own memory are left out: leave a tenth and 1 GiB.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,14 @@ from trimpi.recipe import DistillConfig, ModelConfig, RlConfig, TrainingConfig
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-WEIGHT_BYTES = {"nf4": 0.56, "int8": 1.0}
-"""Quantized weights with their scales."""
-ACTIVATIONS_PER_LAYER = 17
-"""Hidden vectors kept per token and layer for the backward pass, with fused attention."""
+WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "int8": 1.0}
+"""Quantized weights with their scales, one in float32 for 64 weights; see `_quantized`."""
+KEPT_HIDDEN, KEPT_MLP = 9, 4
+"""Vectors of the hidden and of the MLP's width that a layer keeps per token for its backward."""
+TILE_TOKENS, TILE_WORDS = 4096, 32768
+"""Tile of logits of TRL's fused output head (trl 1.16, `ChunkedLogProbFunction`)."""
+TILE_COPIES = 7
+"""Copies of a tile in its backward pass without Triton (`_backward_tile`, measured)."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,17 @@ class ModelSize:
     parameters: int
     vision_parameters: int
     lora_inputs: int
+    quantizable: int
+    """Parameters of the language model's linear layers."""
     layers: int
     hidden: int
+    mlp: int
+    """Width between the MLP's projections."""
     vocabulary: int
     cache_per_token: int
     """Keys and values of one token, all layers, in numbers."""
+    vision_per_token: int
+    """Vectors' entries that the vision tower keeps for one visual token of the prompt."""
     context: int | None
     """Longest sequence in tokens."""
     dtype: str
@@ -50,6 +64,8 @@ def read_size(model: Path) -> ModelSize:
     """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from trimpi.adapter import linear_names
 
     try:
         settings = AutoConfig.from_pretrained(str(model), trust_remote_code=False)
@@ -67,22 +83,19 @@ def read_size(model: Path) -> ModelSize:
         for name, parameter in network.named_parameters()
         if "vision" in name or "visual" in name
     }
-    linear = [
-        module.in_features + module.out_features
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and "vis" not in name
-        and not name.endswith("lm_head")
-    ]
+    linear: list[Any] = [network.get_submodule(name) for name in linear_names(network, "language")]
     stored = getattr(settings, "dtype", None) or getattr(text, "dtype", None) or "float32"
     return ModelSize(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         vision_parameters=sum(vision.values()),
-        lora_inputs=sum(linear),
+        lora_inputs=sum(module.in_features + module.out_features for module in linear),
+        quantizable=sum(module.weight.numel() for module in linear),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
+        mlp=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
         cache_per_token=2 * text.num_hidden_layers * groups * head_width,
+        vision_per_token=_vision_per_token(settings),
         context=getattr(text, "max_position_embeddings", None),
         dtype=str(stored).removeprefix("torch."),
     )
@@ -95,8 +108,12 @@ def estimate(
     training_tokens: int,
     generation_tokens: int,
     devices: int,
+    image_tokens: int = 0,
+    triton: bool = True,
 ) -> dict[str, float]:
     """GiB per device by part, and their `total`.
+
+    Training and generation of RL alternate, so only the parts of the larger one are counted.
 
     Args:
         size: the model.
@@ -105,45 +122,125 @@ def estimate(
         training_tokens: longest sequence in a forward and backward pass.
         generation_tokens: longest sequence in generation, 0 for a stage that generates none.
         devices: processes; they share weights, gradients and moments only under `trainer.fsdp`.
+        image_tokens: visual tokens of the longest training sequence.
+        triton: False on a CPU, where TRL's output head makes float32 copies of its tile.
     """
     width = BYTES.get(_dtype(size, model, config), 4)
     shards = devices if config.trainer.get("fsdp") else 1
     if config.lora is None:
-        trained = size.parameters - (size.vision_parameters if config.freeze_vision else 0)
-        state = width
+        frozen = size.vision_parameters if config.freeze_vision else 0
+        trained, state = size.parameters - frozen, width
     else:
         trained, state = size.lora_inputs * config.lora.r, 4
-    stored = size.parameters * WEIGHT_BYTES.get(model.quantization, width)
-    tokens = training_tokens * config.micro_batch_size
     narrow = 2 if config.bf16 else width  # what autocast keeps
-    layer = ACTIVATIONS_PER_LAYER * size.hidden * narrow
-    if config.gradient_checkpointing:
-        kept = size.layers * size.hidden * narrow + layer
-    else:
-        kept = size.layers * layer
-    parts: dict[str, Any] = {
-        "weights": stored / shards,
+    quantized = model.quantization != "none"
+    parts: dict[str, float] = {
+        "weights": (_quantized(size, model) if quantized else size.parameters * width) / shards,
         "gradients": trained * state / shards,
-        "moments": 2 * trained * state / shards,
-        "activations": tokens * (kept + size.vocabulary * (2 * narrow + 4)),
+        "moments": trained * _moment_bytes(config.trainer, state) / shards,
     }
-    if isinstance(config, RlConfig):
-        if config.beta and config.lora is None:
-            parts["reference"] = size.parameters * width / shards
-        elif config.beta and config.kl_reference == "base":
-            parts["reference"] = stored
-        if not config.trainer.get("use_vllm"):
-            sequences = config.rollouts / devices
-            parts["cache"] = sequences * generation_tokens * size.cache_per_token * narrow
-            # Training and generation alternate: the larger of both counts.
-            parts["activations"] = max(parts["activations"] - parts["cache"], 0)
+    if config.lora is None and narrow < width and not config.trainer.get("fsdp"):
+        # Copies that autocast keeps for the backward pass; FSDP has a policy of its own instead.
+        parts["autocast"] = size.parameters * narrow
+    if isinstance(config, RlConfig) and config.beta and config.lora is None:
+        parts["reference"] = size.parameters * 4 / shards  # TRL loads it in float32
+    elif isinstance(config, RlConfig) and config.beta and config.kl_reference == "base":
+        parts["reference"] = parts["weights"] * shards
+    training = _training_parts(size, config, training_tokens, image_tokens, narrow)
+    training["logits"] = _logits(size, config, training_tokens, narrow, triton)
+    if isinstance(config, RlConfig) and not config.trainer.get("use_vllm"):
+        tokens = config.rollouts / devices * generation_tokens
+        generating = _generating_parts(size, tokens, narrow)
+        if sum(generating.values()) > sum(training.values()):
+            training = generating
     if isinstance(config, DistillConfig):
         # It generates before it trains: whichever takes more counts.
-        cache = config.generation_batch_size * generation_tokens * size.cache_per_token * narrow
-        if cache > parts["gradients"] + parts["moments"] + parts["activations"]:
-            parts = {"weights": parts["weights"], "cache": cache}
-    found = {name: value / GIB for name, value in parts.items() if value}
+        tokens = config.generation_batch_size * generation_tokens
+        generating = _generating_parts(size, tokens, narrow)
+        if sum(generating.values()) > sum((parts | training).values()) - parts["weights"]:
+            parts, training = {"weights": parts["weights"]}, generating
+    found = {name: value / GIB for name, value in (parts | training).items() if value}
     return {**found, "total": sum(found.values())}
+
+
+def size_text(gib: float) -> str:
+    """A size in words."""
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
+
+
+def _training_parts(
+    size: ModelSize, config: TrainingConfig, length: int, image_tokens: int, narrow: int
+) -> dict[str, float]:
+    """Bytes that a forward and backward pass needs beside weights and their gradients."""
+    tokens = length * config.micro_batch_size
+    layer = (KEPT_HIDDEN * size.hidden + KEPT_MLP * size.mlp) * narrow
+    tower: float = image_tokens * config.micro_batch_size * size.vision_per_token * narrow
+    if config.gradient_checkpointing:
+        kept = size.layers * size.hidden * narrow + layer
+        tower /= KEPT_HIDDEN + KEPT_MLP  # one vector a layer of about as many
+    else:
+        kept = size.layers * layer
+    adapted = config.lora is not None and config.lora.target_modules in ("vision", "all")
+    if config.freeze_vision or (config.lora is not None and not adapted):
+        tower = 0  # no gradient goes there
+    return {"activations": tokens * kept, "vision": tower}
+
+
+def _logits(
+    size: ModelSize, config: TrainingConfig, length: int, narrow: int, triton: bool
+) -> float:
+    """Bytes of a tile of logits, and of the gradients of hidden states and head in float32."""
+    tokens = length * config.micro_batch_size
+    if triton:
+        tile = min(tokens, TILE_TOKENS) * TILE_WORDS * narrow
+    else:
+        words = min(TILE_WORDS, size.vocabulary)  # the rest of the tile is never touched
+        tile = min(tokens, TILE_TOKENS) * words * (narrow + 4 * TILE_COPIES)
+    head = size.vocabulary * size.hidden * 4 if config.lora is None else 0
+    return tile + tokens * size.hidden * 4 + head
+
+
+def _generating_parts(size: ModelSize, tokens: float, narrow: int) -> dict[str, float]:
+    """Bytes of keys and values of so many tokens, and of one layer of their prefill."""
+    return {
+        "cache": tokens * size.cache_per_token * narrow,
+        "prefill": tokens * (3 * size.hidden + 2 * size.mlp) * narrow,
+    }
+
+
+def _quantized(size: ModelSize, model: ModelConfig) -> float:
+    """Bytes of a quantized model; what stays dense is held in float32 in training."""
+    scale = WEIGHT_BYTES[model.quantization]
+    if model.quantization == "nf4" and model.double_quant:
+        scale = 0.5 + (1 + 4 / 256) / 64  # a byte for 64 weights, a float32 for 256 of these
+    return size.quantizable * scale + (size.parameters - size.quantizable) * 4
+
+
+def _moment_bytes(trainer: Mapping[str, Any], state: int) -> float:
+    """Bytes of optimizer state for each trained parameter."""
+    name = str(trainer.get("optim", "adamw_torch"))
+    if "adafactor" in name:
+        return 0.01  # a row and a column of each matrix
+    if "sgd" in name:
+        return 0
+    moments = 1 if "lion" in name else 2
+    return moments * (1.03 if "8bit" in name else state)
+
+
+def _vision_per_token(settings: Any) -> int:
+    """Entries kept by the vision tower for one visual token: patches x layers x widths."""
+    vision = getattr(settings, "vision_config", None)
+
+    def first(*names: str, default: int = 0) -> int:
+        found = (getattr(part, name, None) for part in (vision, settings) for name in names)
+        return next((int(value) for value in found if value), default)
+
+    # Where families name the width of the tower otherwise, the settings' own are not it.
+    hidden = int(getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", None) or 0)
+    layers = first("num_hidden_layers", "depth")
+    mlp = int(getattr(vision, "intermediate_size", None) or 4 * hidden)
+    patches = first("spatial_merge_size", "scale_factor", default=2) ** 2
+    return patches * layers * (KEPT_HIDDEN * hidden + KEPT_MLP * mlp)
 
 
 def _dtype(size: ModelSize, model: ModelConfig, config: TrainingConfig) -> str:

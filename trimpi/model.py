@@ -1,7 +1,8 @@
 """Models: load a vision-language model, count, freeze and save it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ from trimpi.adapter import lora_config, merge_adapter, verify_reload
 from trimpi.errors import UserError
 from trimpi.model_folder import LINEAGE, check_model_folder, is_hub_id, locate, read_lineage
 from trimpi.processor import hub_arguments, load_processor, visual_token_ids
-from trimpi.recipe import ModelConfig
+from trimpi.quantization import (
+    bitsandbytes_config,
+    check_quantization,
+    default_device,
+    keep_weights_as_loaded,
+)
+from trimpi.recipe import LoraConfig, ModelConfig
 from trimpi.runs import model_digest, write_json
+from trimpi.shard_merge import check_mergeable, weight_files
 
 __all__ = [
+    "check_adapter",
     "check_model_folder",
     "check_quantization",
     "context_limit",
@@ -31,16 +40,11 @@ __all__ = [
     "model_digest",
     "read_lineage",
     "save_model",
+    "skeleton",
     "verify_reload",
     "visual_token_ids",
+    "whole_folder",
 ]
-
-
-def default_device() -> torch.device:
-    """The GPU of this process if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
 
 
 def load_config(path: str | Path, config: ModelConfig) -> Any:
@@ -59,27 +63,40 @@ def load_config(path: str | Path, config: ModelConfig) -> Any:
         raise UserError(f"{name}: no model configuration from {where} ({line})") from None
 
 
-def load_model(path: str | Path, config: ModelConfig, train: bool = False) -> Any:
-    """Load weights onto the default device, in evaluation mode.
+def skeleton(settings: Any) -> Any:
+    """The model of a configuration (`load_config`) on the meta device: all modules, no weights."""
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(settings)
+
+
+def load_model(
+    path: str | Path,
+    config: ModelConfig,
+    train: bool = False,
+    device: torch.device | None = None,
+) -> Any:
+    """Load weights onto a device, in evaluation mode.
 
     Args:
         path: model folder, hub id or `package://...`; wins over `config.path`.
         config: precision, attention and quantization.
         train: all weights will be updated. `dtype: auto` then means float32 instead of the stored
             precision, because an update of 1e-6 is below the resolution of bfloat16.
+        device: None is the GPU of this process if there is one, else the CPU.
 
     Raises:
         UserError: the folder is not whole, is no image-text-to-text model, or the attention
             implementation or quantization asked for is not available here.
     """
     check_quantization(config, train)
-    load_config(path, config)
+    settings = load_config(path, config)
+    device = default_device() if device is None else device
     name, quantized = locate(path), config.quantization != "none"
     dtype = "float32" if train and config.dtype == "auto" else config.dtype
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": config.attn_implementation}
     if quantized:
-        arguments["quantization_config"] = _quantization(config)
-        arguments["device_map"] = {"": default_device()}
+        arguments["quantization_config"] = bitsandbytes_config(config, skeleton(settings))
+        arguments["device_map"] = {"": device}
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
             name, **arguments, **hub_arguments(config)
@@ -87,29 +104,25 @@ def load_model(path: str | Path, config: ModelConfig, train: bool = False) -> An
     except (OSError, ValueError, ImportError) as error:
         line = " ".join(str(error).split())[:400]
         raise UserError(f"{name}: the model does not load ({line})") from None
-    return (model if quantized else model.to(default_device())).eval()
+    if quantized:
+        keep_weights_as_loaded(model)
+    return (model if quantized else model.to(device)).eval()
 
 
-def check_quantization(config: ModelConfig, train: bool = False) -> None:
-    """Refuse a quantization that cannot work, before any weights are read.
+def check_adapter(path: str | Path, config: ModelConfig, lora: LoraConfig | None) -> None:
+    """Whether an adapter finds its layers in a model and can be merged; loads no weights.
 
     Raises:
-        UserError: bitsandbytes is missing or does not know the device, or full-parameter training
-            is asked for.
+        UserError: names that are no linear layers of the model, or layers of a quantized model
+            that its files store in another form.
     """
-    if config.quantization == "none":
+    if lora is None:
         return
-    here = f"model.quantization: {config.quantization}"
-    try:
-        import bitsandbytes
-    except ImportError:
-        raise UserError(f"{here} needs bitsandbytes; pip install 'trimpi[quantized]'") from None
-    device = default_device().type
-    supported = getattr(bitsandbytes, "supported_torch_devices", {"cuda"})
-    if device not in supported:
-        raise UserError(f"{here}: bitsandbytes has no kernels for {device}; set it to none")
-    if train:
-        raise UserError(f"{here} freezes the weights; give the stage a 'lora', or set it to none")
+    network = skeleton(load_config(path, config))
+    target = lora_config(network, lora).target_modules
+    folder = Path(locate(path))
+    if config.quantization != "none" and folder.is_dir() and weight_files(folder)[0].is_file():
+        check_mergeable(folder, network, target)
 
 
 def context_limit(config: Any) -> int | None:
@@ -120,7 +133,11 @@ def context_limit(config: Any) -> int | None:
 
 def count_parameters(model: Any, trainable: bool = False) -> int:
     """Number of parameters, shared ones once; `trainable` counts only those with a gradient."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+    return sum(
+        p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # a byte holds two
+        for p in model.parameters()
+        if p.requires_grad or not trainable
+    )
 
 
 def freeze_vision(model: Any) -> int:
@@ -156,36 +173,27 @@ def save_model(
         lineage: what made it (`read_lineage`), saved as lineage.json.
         dtype: precision on disk; None keeps the model's own.
     """
+    kept = model.dtype
+    with whole_folder(folder, processor, lineage) as temporary:
+        if dtype is not None and dtype != kept:
+            model.to(dtype)
+        model.save_pretrained(temporary)
+        if dtype is not None and dtype != kept:
+            model.to(kept)
+    return folder
+
+
+@contextmanager
+def whole_folder(folder: Path, processor: Any, lineage: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary folder for weights and configuration; whole at the end, it becomes `folder`."""
     temporary = folder.with_name(f".{folder.name}.part")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
-    kept = model.dtype
-    if dtype is not None and dtype != kept:
-        model.to(dtype)
-    model.save_pretrained(temporary)
-    if dtype is not None and dtype != kept:
-        model.to(kept)
+    yield temporary
     processor.save_pretrained(temporary)
     write_json(temporary / LINEAGE, dict(lineage))
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
     check_model_folder(folder)
-    return folder
-
-
-def _quantization(config: ModelConfig) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    # The vision tower and the output head lose most by quantization and are small; they stay dense.
-    dense = ["lm_head", "visual", "vision_tower", "vision_model", "multi_modal_projector"]
-    if config.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=dense,
-    )

@@ -30,6 +30,7 @@ from trimpi.recipe import (
     SupervisedConfig,
 )
 from trimpi.recipe_file import dump_recipe
+from trimpi.recipe_rl import RlOptions
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
 from trimpi.row_checks import check_replay, check_rows
@@ -53,7 +54,7 @@ from trimpi.runs import (
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
 
-NO_EFFECT = ("logging_steps", "save_steps")
+NO_EFFECT = ("logging_steps", "save_steps", "reliance_every")
 """Keys of a stage that change nothing of its result, so that a change redoes nothing."""
 
 YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -229,7 +230,7 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
 
 def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
     """Everything that the model at the end of `chain` depends on."""
-    model = task.recipe.model.model_dump(mode="json", exclude={"path", "revision"})
+    model = task.recipe.model.loading
     stages = [task.recipe.stages[name] for name in chain]
     replayed = any(isinstance(s, SupervisedConfig) and s.replay_ratio for s in stages)
     return {
@@ -245,7 +246,8 @@ def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]
 def stage_identity(stage: StageConfig) -> dict[str, Any]:
     """The settings of a stage; younger keys only where they are used, so that older runs go on."""
     settings = stage.model_dump(mode="json", exclude=set(NO_EFFECT))
-    unused = {k for key, (off, more) in YOUNGER.items() if settings.get(key, off) == off
+    unused = {k for k, off in RlOptions().model_dump(mode="json").items() if settings.get(k) == off}
+    unused |= {k for key, (off, more) in YOUNGER.items() if settings.get(key, off) == off
               for k in (key, *more)}  # fmt: skip
     return {key: value for key, value in settings.items() if key not in unused}
 

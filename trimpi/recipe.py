@@ -24,6 +24,7 @@ from trimpi.recipe_fields import (
     Section,
     Seed,
 )
+from trimpi.recipe_rl import RlOptions, option_problems
 from trimpi.recipe_rules import OWNED_TRAINER_KEYS, cross_problems
 from trimpi.resolve import MODULE_NAME
 
@@ -41,6 +42,11 @@ Setting = Literal[
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 
 KINDS = ("cpt", "sft", "distill", "rl", "interpolate")
+LORA_PARTS = ("language", "vision", "all")
+"""Parts of a model that adapters can go to by one word."""
+
+
+_NF4_KEYS = ("compute_dtype", "double_quant")
 
 
 class ModelConfig(Section):
@@ -54,11 +60,33 @@ class ModelConfig(Section):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     quantization: Literal["none", "nf4", "int8"] = "none"
     """bitsandbytes quantization of the frozen base under LoRA."""
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """nf4 only: what its layers multiply in; `auto` is bfloat16, or float16 on a GPU without it."""
+    double_quant: Flag = True
+    """nf4 only: quantize the scales as well (QLoRA, arXiv 2305.14314, section 3)."""
     trust_remote_code: Literal[False] = False
     """Code from a model folder is never run; the key exists to say so."""
     max_pixels: PositiveInt | None = None
     """Upper bound of an image's area in pixels after resizing; None keeps the processor's own."""
     min_pixels: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _nf4_keys(self) -> Self:
+        given = [
+            key for key in _NF4_KEYS if getattr(self, key) != type(self).model_fields[key].default
+        ]
+        if given and self.quantization != "nf4":
+            names = " and ".join(given)
+            raise ValueError(f"{names}: only for quantization nf4, which is {self.quantization!r}")
+        return self
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How a model is loaded, whichever it is; younger keys only where they are not at their
+        defaults, so that older runs go on."""
+        settings = self.model_dump(mode="json", exclude={"path", "revision"})
+        younger = {key: type(self).model_fields[key].default for key in _NF4_KEYS}
+        return {k: v for k, v in settings.items() if k not in younger or v != younger[k]}
 
 
 class LoraConfig(Section):
@@ -68,14 +96,15 @@ class LoraConfig(Section):
     alpha: PositiveInt = 16
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     target_modules: Any = "language"
-    """`language` (all linear layers of the language model, never lm_head) or a list of names."""
+    """`language` (all linear layers of the language model, never lm_head), `vision` (those of the
+    vision tower and its projector), `all` (both), or a list of names."""
 
     @field_validator("target_modules")
     @classmethod
     def _known_targets(cls, value: Any) -> Any:
         names = isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)
-        if value != "language" and not names:
-            raise ValueError("must be 'language' or a list of module names")
+        if value not in LORA_PARTS and not names:
+            raise ValueError(f"must be one of {', '.join(LORA_PARTS)}, or a list of module names")
         if names and "lm_head" in value:
             raise ValueError("'lm_head' cannot carry an adapter here; leave it out")
         return value
@@ -114,6 +143,15 @@ class TrainingConfig(StageConfig):
     logging_steps: PositiveInt = 1
     trainer: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of TRL's config class of the stage, passed through as they are."""
+
+    @model_validator(mode="after")
+    def _adapters_where_gradients_go(self) -> Self:
+        if self.freeze_vision and self.lora and self.lora.target_modules in ("vision", "all"):
+            raise ValueError(
+                f"freeze_vision and lora.target_modules {self.lora.target_modules!r} contradict "
+                "each other; drop one"
+            )
+        return self
 
     @field_validator("trainer")
     @classmethod
@@ -229,7 +267,7 @@ class DistillConfig(SupervisedConfig):
         return self
 
 
-class RlConfig(TrainingConfig):
+class RlConfig(RlOptions, TrainingConfig):
     """GRPO, and with `policy_fraction` > 0 PolicyRollout GRPO (paper, stage 3)."""
 
     kind: Literal["rl"] = "rl"
@@ -266,6 +304,21 @@ class RlConfig(TrainingConfig):
     filter_solved: Flag = False
     """Also leave out prompts that are always solved, which give no signal either."""
 
+    @field_validator("policy_fraction", mode="before")
+    @classmethod
+    def _some_without_the_policy(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value >= 1:
+            raise ValueError(
+                f"{value:g} leaves no policy-free row in a group; choose a share below 1 (paper: "
+                "0.5)"
+            )
+        return value
+
+    @property
+    def shows_policy(self) -> bool:
+        """Whether prompts with the policy in context are needed at all."""
+        return self.policy_fraction > 0 or self.teacher is not None
+
     @property
     def rollouts(self) -> int:
         """Completions of one rollout batch."""
@@ -301,6 +354,7 @@ class RlConfig(TrainingConfig):
                 f"format_weight {self.format_weight:g} must be below accuracy_weight "
                 f"{self.accuracy_weight:g}, or form is worth more than being right"
             )
+        problems += option_problems(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -120,7 +120,7 @@ def _unfit(sample: Sample, name: str, stage: TrainingConfig | None) -> Iterator[
         isinstance(stage, SftConfig) and stage.target == "cot"
     )
     obeys = isinstance(stage, CptConfig | DistillConfig) or (
-        isinstance(stage, RlConfig) and stage.policy_fraction > 0
+        isinstance(stage, RlConfig) and stage.shows_policy
     )
     if reasons and sample.rationale is None:
         yield (

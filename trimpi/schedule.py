@@ -125,6 +125,13 @@ def _rollouts(config: RlConfig, rows: int, devices: int, key: str) -> tuple[int,
             f"multiple of {period(layout)}, so devices would differ in policy-aware rows; change "
             "prompts_per_step"
         )
+    varies = config.policy_share != "constant" or config.aware_when == "all_failed"
+    if varies and share % config.group_size:
+        raise UserError(
+            f"{key}: {config.rollouts} completions on {devices} devices are {share} each, not a "
+            f"multiple of group_size {config.group_size}, which a share of the policy that changes "
+            "needs; change prompts_per_step"
+        )
     aware = sum(layout)
     text = (
         f"{rows} prompts x {config.epochs:g} epochs = {batches} rollout batches of "

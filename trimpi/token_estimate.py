@@ -64,13 +64,21 @@ def measure(
     return max(found, key=lambda lengths: lengths.full.total)
 
 
+def image_tokens(config: TrainingConfig, lengths: Lengths) -> int:
+    """Visual tokens of a stage's longest training row."""
+    hidden = isinstance(config, RlConfig | DistillConfig) or (
+        isinstance(config, SftConfig) and not config.show_policy
+    )
+    return lengths.free.images if hidden else lengths.full.images
+
+
 def longest_sequence(config: TrainingConfig, lengths: Lengths) -> tuple[int, int]:
     """Tokens of a stage's longest row, as (in training, in generation); 0 where it generates none.
 
     For RL and context distillation both prompts leave room for `max_new_tokens`.
     """
     if isinstance(config, RlConfig):
-        generated = lengths.with_policy if config.policy_fraction else lengths.prompt
+        generated = lengths.with_policy if config.shows_policy else lengths.prompt
         return lengths.prompt + config.max_new_tokens, generated + config.max_new_tokens
     if isinstance(config, DistillConfig):
         room = config.max_new_tokens

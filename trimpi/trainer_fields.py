@@ -1,6 +1,7 @@
 """The `trainer:` mapping of a stage against the fields of the config class that receives it."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,16 @@ def trainer_problems(stages: Mapping[str, TrainingConfig]) -> list[str]:
     return problems
 
 
+def engine_missing(config: RlConfig, key: str) -> str | None:
+    """What to say where the RL stage at `key` asks for vLLM and it is not installed here."""
+    if not config.trainer.get("use_vllm") or importlib.util.find_spec("vllm") is not None:
+        return None
+    return (
+        f"{key}.trainer.use_vllm: vllm is not installed; pip install 'trimpi[vllm]' (it needs a "
+        "GPU), or drop the key: transformers generates then"
+    )
+
+
 def rl_conflicts(config: RlConfig, model: ModelConfig, key: str) -> list[str]:
     """One line for each key of `trainer:` that cannot go with the RL stage at `key`."""
     problems = []
@@ -63,8 +74,8 @@ def rl_conflicts(config: RlConfig, model: ModelConfig, key: str) -> list[str]:
             )
         if model.quantization != "none":
             problems.append(
-                f"{key}.trainer.use_vllm: TRL cannot hand quantized weights to vLLM; set "
-                "model.quantization to none"
+                f"{key}.trainer.use_vllm: TRL would merge the adapter into quantized weights "
+                "and hand vLLM their packed bytes; set model.quantization to none, or drop use_vllm"
             )
     return problems
 

@@ -338,6 +338,8 @@ def test_two_processes_share_a_group(inputs: StageInputs, tmp_path: Path) -> Non
         "model": str(inputs.model),
         "model_config": inputs.model_config.model_dump(mode="json"),
         "data": str(inputs.data.root),
+        "base": None,
+        "replay": None,
         "output": str(tmp_path / "two"),
         "seed": 0,
         "grader": "tests.rl_cases:by_length",

@@ -256,23 +256,6 @@ def test_quantization_without_bitsandbytes_is_refused_before_anything_is_loaded(
         sft.run(settings(), moved(inputs, model_config=config))
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_an_adapter_on_a_quantized_base_is_merged_into_the_dense_one(
-    inputs: StageInputs, kind: str
-) -> None:
-    pytest.importorskip("bitsandbytes", reason="the extra 'quantized' is not installed")
-    config = inputs.model_config.model_copy(update={"quantization": kind})
-    folder = sft.run(settings(epochs=4, lr=3e-3), moved(inputs, model_config=config))
-    stage = json.loads((inputs.output / "stage.json").read_text())
-    assert stage["verified"]["base"].startswith("the adapter was merged into the base in full")
-    losses = [row["loss"] for row in read_metrics(inputs.output)]
-    assert losses[-1] < losses[0] - 1
-    before = load_model(inputs.model, inputs.model_config).state_dict()
-    after = load_model(folder, inputs.model_config).state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert len(changed) == 14 and all(".language_model." in name for name in changed)
-
-
 def test_two_processes_learn_what_one_learns(inputs: StageInputs, tmp_path: Path) -> None:
     config = settings(epochs=2, micro_batch_size=1, lora=None)
     sft.run(config, inputs)

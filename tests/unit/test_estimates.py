@@ -7,57 +7,91 @@ from safetensors import safe_open
 
 from trimpi.memory import ModelSize, estimate, read_size
 from trimpi.recipe import CptConfig, LoraConfig, ModelConfig, RlConfig, SftConfig
-from trimpi.trainer_fields import rl_conflicts, trainer_problems
+from trimpi.trainer_fields import engine_missing, rl_conflicts, trainer_problems
 
 GIB = 2**30
 SIZE = ModelSize(
     parameters=GIB,
     vision_parameters=GIB // 4,
     lora_inputs=GIB // 64,
+    quantizable=GIB // 2,
     layers=10,
     hidden=1024,
+    mlp=4096,
     vocabulary=2048,
     cache_per_token=1024,
+    vision_per_token=65536,
     context=4096,
     dtype="bfloat16",
 )
 MODEL = ModelConfig(path="x")
+LAYER = 9 * 1024 + 4 * 4096
+"""Entries that a layer keeps for a token."""
 
 
 def test_all_parameters_in_float32() -> None:
-    found = estimate(SIZE, MODEL, CptConfig(micro_batch_size=2), 512, 0, 1)
+    found = estimate(SIZE, MODEL, CptConfig(micro_batch_size=2), 512, 0, 1, 16)
     assert (found["weights"], found["gradients"], found["moments"]) == (4, 4, 8)
-    layers = 10 * 17 * 1024 * 4
-    logits = 2048 * (4 + 4 + 4)
-    assert found["activations"] == pytest.approx(2 * 512 * (layers + logits) / GIB)
-    assert found["total"] == pytest.approx(16 + found["activations"])
+    assert found["activations"] == 2 * 512 * 10 * LAYER * 4 / GIB
+    assert found["vision"] == 2 * 16 * 65536 * 4 / GIB
+    # One tile of logits; gradients of hidden states and of the head, in float32.
+    logits = 2 * 512 * 32768 * 4 + 2 * 512 * 1024 * 4 + 2048 * 1024 * 4
+    assert found["logits"] == pytest.approx(logits / GIB)
+    assert found["total"] == pytest.approx(sum(v for k, v in found.items() if k != "total"))
+    # Without Triton a tile as wide as the vocabulary is copied in float32.
+    cpu = estimate(SIZE, MODEL, CptConfig(), 512, 0, 1, triton=False)["logits"] * GIB
+    assert cpu == pytest.approx(512 * 2048 * 4 * 8 + 512 * 1024 * 4 + 2048 * 1024 * 4)
+    # Logits of a long row are never whole.
+    long = estimate(SIZE, MODEL, CptConfig(), 100_000, 0, 1)["logits"] * GIB
+    assert long == pytest.approx(4096 * 32768 * 4 + 100_000 * 1024 * 4 + 2048 * 1024 * 4)
 
 
 def test_what_makes_it_smaller() -> None:
-    base = estimate(SIZE, MODEL, CptConfig(), 512, 0, 4)
-    frozen = estimate(SIZE, MODEL, CptConfig(freeze_vision=True), 512, 0, 4)
-    assert frozen["gradients"] == 0.75 * base["gradients"]
+    base = estimate(SIZE, MODEL, CptConfig(), 512, 0, 4, 16)
+    frozen = estimate(SIZE, MODEL, CptConfig(freeze_vision=True), 512, 0, 4, 16)
+    assert frozen["gradients"] == 0.75 * base["gradients"] and "vision" not in frozen
     sharded = estimate(SIZE, MODEL, CptConfig(trainer={"fsdp": True}), 512, 0, 4)
     assert sharded["weights"] == base["weights"] / 4
     saved = estimate(SIZE, MODEL, CptConfig(gradient_checkpointing=True), 512, 0, 4)
-    assert saved["activations"] < base["activations"] / 3
+    assert saved["activations"] == 512 * (10 * 1024 + LAYER) * 4 / GIB < base["activations"] / 3
     half = estimate(SIZE, MODEL, CptConfig(bf16=True), 512, 0, 4)
-    assert half["weights"] == base["weights"] and half["activations"] < base["activations"]
+    assert half["weights"] == base["weights"] and half["activations"] == base["activations"] / 2
+    assert half["autocast"] == 2  # copies of the weights in bfloat16, for the backward pass
+    small = {"adamw_8bit": 2.06, "adafactor": 0.01, "sgd": 0, "lion_8bit": 1.03}
+    for name, moments in small.items():
+        found = estimate(SIZE, MODEL, CptConfig(trainer={"optim": name}), 512, 0, 4)
+        assert found.get("moments", 0) == pytest.approx(moments)
 
 
 def test_adapters_train_little() -> None:
-    found = estimate(SIZE, MODEL, SftConfig(lora=LoraConfig(r=8)), 512, 0, 1)
+    found = estimate(SIZE, MODEL, SftConfig(lora=LoraConfig(r=8)), 512, 0, 1, 16)
     assert found["weights"] == 2  # stored precision
     assert found["gradients"] == 8 / 64 * 4 and found["moments"] == 2 * found["gradients"]
-    quantized = MODEL.model_copy(update={"quantization": "nf4"})
-    assert estimate(SIZE, quantized, SftConfig(), 512, 0, 1)["weights"] == 0.56
+    assert "vision" not in found
+    tower = SftConfig(lora=LoraConfig(target_modules="all"))
+    assert estimate(SIZE, MODEL, tower, 512, 0, 1, 16)["vision"] > 0
 
 
-def test_rl_holds_a_reference_and_a_cache() -> None:
+def test_quantized_weights_with_their_scales_and_what_stays_dense() -> None:
+    for changes, width in (
+        ({"quantization": "nf4"}, 0.5 + (1 + 4 / 256) / 64),
+        ({"quantization": "nf4", "double_quant": False}, 0.5 + 4 / 64),
+        ({"quantization": "int8"}, 1.0),
+    ):
+        found = estimate(SIZE, MODEL.model_copy(update=changes), SftConfig(), 512, 0, 1)
+        assert found["weights"] == pytest.approx(0.5 * width + 0.5 * 4)  # dense parts in float32
+
+
+def test_rl_holds_a_reference_and_the_larger_of_training_and_generation() -> None:
     config = RlConfig(prompts_per_step=8, group_size=4)
-    found = estimate(SIZE, MODEL, config, 64, 512, 2)
+    found = estimate(SIZE, MODEL, config, 4, 512, 2)
     assert found["reference"] == 4
-    assert found["cache"] == 16 * 512 * 1024 * 4 / GIB
+    tokens = 16 * 512
+    assert found["cache"] == tokens * 1024 * 4 / GIB
+    assert found["prefill"] == tokens * (3 * 1024 + 2 * 4096) * 4 / GIB
+    assert "activations" not in found and "logits" not in found
+    trains = estimate(SIZE, MODEL, config, 2048, 8, 2)
+    assert "activations" in trains and "cache" not in trains
     free = config.model_copy(update={"beta": 0.0, "trainer": {"use_vllm": True}})
     assert not {"reference", "cache"} & set(estimate(SIZE, MODEL, free, 64, 512, 2))
 
@@ -69,7 +103,8 @@ def test_an_adapter_pulled_to_the_base_holds_the_base_again() -> None:
     found = estimate(SIZE, MODEL, pulled, 64, 512, 1)
     assert found["reference"] == found["weights"] == 2  # stored precision
     quantized = MODEL.model_copy(update={"quantization": "nf4"})
-    assert estimate(SIZE, quantized, pulled, 64, 512, 1)["reference"] == 0.56
+    found = estimate(SIZE, quantized, pulled, 64, 512, 1)
+    assert found["reference"] == found["weights"] < 2.3
 
 
 def test_sizes_are_those_of_the_weights(qwen: Path) -> None:
@@ -101,6 +136,17 @@ def test_trainer_keys_are_checked_against_the_class_that_gets_them() -> None:
         "stages.a.trainer.top_k: unknown key; see the fields of SFTConfig",
         "stages.b.trainer.nonsense_at_all: unknown key; see the fields of GRPOConfig",
     ]
+
+
+def test_vllm_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    asked = RlConfig(trainer={"use_vllm": True})
+    line = engine_missing(asked, "stages.rl")
+    assert line is not None and line.startswith("stages.rl.trainer.use_vllm: vllm is not installed")
+    assert "pip install 'trimpi[vllm]'" in line and len(line.splitlines()) == 1
+    assert engine_missing(RlConfig(), "stages.rl") is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert engine_missing(asked, "stages.rl") is None
 
 
 def test_vllm_with_settings_that_break_policy_rollout() -> None:

@@ -43,6 +43,23 @@ def run(
 
 
 @command(app)
+def plan(
+    file: RecipeFile,
+    gpu: Annotated[str, typer.Option(help="Memory of a device: 24GB, 80GiB, or a card's name.")],
+    sets: Sets = None,
+    output: Output = None,
+) -> None:
+    """Estimate memory and steps of each stage on a GPU; exit 1 when a stage does not fit."""
+    from trimpi.plan import gpu_memory, plan_recipe, print_plan
+
+    memory = gpu_memory(gpu)
+    recipe, folder = load(file, sets, output)
+    _, verdicts = plan_recipe(recipe, folder, memory)
+    if not print_plan(out, verdicts, recipe):
+        raise typer.Exit(1)
+
+
+@command(app)
 def show(
     file: RecipeFile,
     stage: Annotated[str, typer.Argument(help="A stage of the recipe.")],
@@ -51,9 +68,11 @@ def show(
     output: Output = None,
 ) -> None:
     """Print a stage's real input, token by token, with what is in the loss."""
+    from trimpi.quiet import quiet
     from trimpi.resolve import resolve_callable
 
     recipe, folder = load(file, sets, output)
+    quiet()
     resolve_callable("trimpi.show:show_stage", "show")(recipe, folder, stage, row, out)
 
 

@@ -342,7 +342,7 @@ class _Backend:
         server: "serving.Server | None",
     ) -> None:
         self.digest = model_digest(folder)
-        loading = model.model_dump(mode="json", exclude={"path", "revision"})
+        loading = model.loading
         self.identity = {"model": self.digest, "loading": loading}
         self._folder, self._model, self._config = folder, model, config
         self._generator, self._prefill, self._server = generator, prefill, server

@@ -7,15 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from peft import PeftModel
 from torch import Tensor
 
 from trimpi.adapter import WORN, logits_of, merge_adapter, verify_reload
-from trimpi.model import load_config, load_model, model_digest, read_lineage, save_model
+from trimpi.model import (
+    default_device,
+    load_config,
+    load_model,
+    model_digest,
+    read_lineage,
+    save_model,
+    skeleton,
+    whole_folder,
+)
+from trimpi.model_source import locate
+from trimpi.quantization import is_quantized
 from trimpi.recipe import ModelConfig, StageConfig
 from trimpi.runs import STAGE, versions, write_json
+from trimpi.shard_merge import factors_of, merge_shards, weight_files
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import gradient_report
 
@@ -59,25 +70,13 @@ def finish_stage(
             "config": config.model_dump(mode="json"),
         }
     )
-    verified: dict[str, Any] = {"kind": "reload"}
-    dense = inputs.model_config.model_copy(update={"quantization": "none"})
-    if isinstance(model, PeftModel):
-        verified["kind"] = "merge"
-        if inputs.model_config.quantization != "none":
-            model = _on_dense_base(model, inputs, dense)
-            verified["base"] = "the adapter was merged into the base in full precision"
     # TRL puts a forward of its own on the instance, which is no part of the model.
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     base.__dict__.pop("forward", None)
-    expected, unadapted = logits_of(model, batch), None
-    if isinstance(model, PeftModel):
-        with model.disable_adapter():
-            unadapted = logits_of(model, batch)
-    plain = merge_adapter(model) if isinstance(model, PeftModel) else model
-    save_model(plain, processor, folder, lineage, stored_dtype(inputs.model, inputs.model_config))
-    plain.to("cpu")  # room for the second copy
-    free_memory()
-    verified |= verify_reload(expected, lambda: load_model(folder, dense), batch, unadapted)
+    if isinstance(model, PeftModel) and is_quantized(model):
+        verified = _merge_into_dense(model, inputs, processor, batch, folder, lineage)
+    else:
+        verified = _save_trained(model, inputs, processor, batch, folder, lineage)
     if verified.get("kept", 1.0) < WORN:
         print(
             f"{config.kind}: {verified['kept']:.0%} of the adapter's effect is left after the "
@@ -116,9 +115,90 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _on_dense_base(model: PeftModel, inputs: StageInputs, dense: ModelConfig) -> PeftModel:
-    """The adapter on the base in full precision: merging into quantized weights loses digits."""
-    folder = inputs.output / "adapter"
-    model.save_pretrained(str(folder))
-    base = load_model(inputs.model, dense)
-    return peft.PeftModel.from_pretrained(base, folder, torch_device=str(base.device))
+def _save_trained(
+    model: Any,
+    inputs: StageInputs,
+    processor: Any,
+    batch: Mapping[str, Tensor],
+    folder: Path,
+    lineage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Save a dense model, its adapter merged, and compare what is loaded from it."""
+    adapted = isinstance(model, PeftModel)
+    expected, unadapted = logits_of(model, batch), None
+    if adapted:
+        with model.disable_adapter():
+            unadapted = logits_of(model, batch)
+    plain = merge_adapter(model) if adapted else model
+    save_model(plain, processor, folder, lineage, stored_dtype(inputs.model, inputs.model_config))
+    plain.to("cpu")  # room for the second copy
+    free_memory()
+    config = inputs.model_config
+    verified = verify_reload(expected, lambda: load_model(folder, config), batch, unadapted)
+    return {"kind": "merge" if adapted else "reload", **verified}
+
+
+def _merge_into_dense(
+    model: PeftModel,
+    inputs: StageInputs,
+    processor: Any,
+    batch: Mapping[str, Tensor],
+    folder: Path,
+    lineage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Fold the adapter of a quantized base into the dense one, on disk; then compare.
+
+    Merging into quantized weights would round the adapter away. Of the quantized model, base +
+    adapter and the merged model, one is in memory at a time.
+    """
+    quantized, factors = logits_of(model, batch), factors_of(model)
+    adapter = inputs.output / "adapter"
+    model.save_pretrained(str(adapter))
+    plain: Any = model.get_base_model()
+    release(model)
+    dense = inputs.model_config.model_copy(
+        update={"quantization": "none", "compute_dtype": "auto", "double_quant": True}
+    )
+    source = inputs.model
+    if not source.is_dir():
+        source = locate(dense.model_copy(update={"path": str(inputs.model)}))
+    settings = load_config(inputs.model, dense)
+    dtype = stored_dtype(inputs.model, dense)
+    with whole_folder(folder, processor, lineage) as temporary:
+        merge_shards(source, skeleton(settings), factors, temporary, dtype)
+        for part in (settings, *(getattr(settings, name) for name in settings.sub_configs)):
+            part.dtype = dtype
+        settings.save_pretrained(temporary)
+        plain.generation_config.save_pretrained(temporary)
+    device = _device_for(source)
+    if device.type == "cpu" and dense.attn_implementation == "flash_attention_2":
+        dense = dense.model_copy(update={"attn_implementation": "sdpa"})
+    base = load_model(inputs.model, dense, device=device)
+    wrapped = PeftModel.from_pretrained(base, adapter, torch_device=str(base.device))
+    expected = logits_of(wrapped, batch)
+    with wrapped.disable_adapter():
+        unadapted = logits_of(wrapped, batch)
+    release(wrapped)
+    verified = verify_reload(
+        expected, lambda: load_model(folder, dense, device=device), batch, unadapted, quantized
+    )
+    told = "the adapter was merged into the base in full precision, shard by shard"
+    return {"kind": "merge", "base": told, **verified}
+
+
+def release(model: Any) -> None:
+    """Let go of a model's tensors, though callers hold the model itself."""
+    for module in model.modules():
+        module._parameters.clear()
+        module._buffers.clear()
+    free_memory()
+
+
+def _device_for(folder: Path) -> torch.device:
+    """Where a dense copy of a model fits: it may be larger than the device it is quantized for."""
+    device = default_device()
+    if device.type == "cuda":
+        needed = 1.2 * sum(file.stat().st_size for file in weight_files(folder))
+        if torch.cuda.mem_get_info(device)[0] < needed:
+            return torch.device("cpu")
+    return device

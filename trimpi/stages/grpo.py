@@ -4,6 +4,7 @@ Nothing here changes a number of TRL's: the overrides order the rows or look on.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from trimpi.stages.checkpoints import ExactResume
+from trimpi.stages.failures import check_loss
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rollout_metrics import RolloutTable, WeightedMean, as_table
 from trimpi.stages.sampling import EpochSampler
@@ -26,6 +28,10 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
     reward_funcs: Any
     _metrics: Any
     _logs: Any
+    table: RolloutTable
+    """The last rollout batch, rows of all processes."""
+    names: Sequence[str] = ()
+    """What the rows of the split are called, by `place` of a batch's rows."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,8 +55,8 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
         output["is_aware"] = torch.tensor(aware, device=output["completion_ids"].device)
         table = as_table(reward.last).to(output["is_aware"].device)
         rows = self.accelerator.gather(torch.cat([output["is_aware"].unsqueeze(1), table], dim=1))
-        summary = RolloutTable(rows[:, 0].bool(), rows[:, 1:], self.num_generations).summary()
-        for name, value in summary.items():
+        self.table = RolloutTable(rows[:, 0].bool(), rows[:, 1:], self.num_generations)
+        for name, value in self.table.summary().items():
             self._metrics["train"][name].append(value)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,6 +66,10 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
+        places = inputs["place"].tolist() if "place" in inputs and self.names else []
+        names = [self.names[place] for place in dict.fromkeys(places)]
+        folder = Path(str(self.args.output_dir))
+        check_loss(loss, "rl", self.state.global_step + 1, names, folder)
         if self.model.training:
             self._observe(inputs, inputs.get("old_per_token_logps", self._scored))
         return loss

@@ -23,6 +23,7 @@ from trimpi.group_layout import aware_in_group, aware_rows
 from trimpi.prompt import Message
 from trimpi.stages.grpo import ObservedGRPOTrainer
 from trimpi.stages.rollout_rows import with_pictures
+from trimpi.stages.rollouts import Sampled
 
 _PRIVATE: dict[str, tuple[str, ...]] = {
     "_generate": ("prompts",),
@@ -33,6 +34,8 @@ _PRIVATE: dict[str, tuple[str, ...]] = {
         *("num_generations", "has_tool_images"),
     ),
     "_compute_loss": ("model", "inputs"),
+    "_save_checkpoint": ("model", "trial"),
+    "_load_optimizer_and_scheduler": ("checkpoint",),
 }
 """TRL's private methods that are overridden or called here, with their parameters."""
 for _name, _parameters in _PRIVATE.items():
@@ -47,15 +50,6 @@ class Rollout:
     aware: list[bool]
     generated_from: list[list[int]]
     scored_against: list[list[int]]
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """One generated row; `logprobs` are the sampler's own, where it gives them."""
-
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    logprobs: list[float] | None
 
 
 class PolicyRolloutTrainer(ObservedGRPOTrainer):
@@ -75,21 +69,32 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         self.layout = aware_in_group(self.num_generations, policy_fraction)
         self.last_rollout: Rollout | None = None
         self._with_policy: list[list[Message]] | None = None
+        self.as_given = False
+        """Generate and score the rows that are handed in; choose and weigh nothing."""
+        self.last_rows: list[dict[str, Any]] = []
+        """Rows of the last rollout batch of this process, pictures by path."""
+
+    def generates_itself(self) -> bool:
+        """Whether `_draw` takes the place of TRL's generation."""
+        return any(self.layout)
 
     def aware_rows(self, rows: int) -> list[bool]:
         """Which of this process' rows are generated with the policy in context."""
         return aware_rows(self.layout, self.accelerator.process_index, rows)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        training, inputs = self.model.training, with_pictures(inputs)
-        if training and any(self.layout):
-            self._with_policy = [row["prompt_with_policy"] for row in inputs]
+        training, self.last_rows = self.model.training, inputs
+        inputs = with_pictures(inputs)
+        if training and self.generates_itself():
+            self._with_policy = [row.get("prompt_with_policy", []) for row in inputs]
         try:
             output = dict(super()._generate_and_score_completions(inputs))
         finally:
             self._with_policy = None
         if training:
             self.log_rollout(output, self.aware_rows(len(inputs)))
+            places = [row["row"] for row in inputs]
+            output["place"] = torch.tensor(places, device=output["is_aware"].device)
             if "importance_sampling_ratio" in output:
                 # For these rows it is the gap between two prompts, not between two engines.
                 aware = output["is_aware"].unsqueeze(1)
@@ -101,15 +106,11 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         if self._with_policy is None:
             return tuple(super()._generate(prompts))
         aware = self.aware_rows(len(prompts))
-        # Every process makes both calls, in this order: they may hold collective operations.
-        sampled = self._sample(prompts, [not mark for mark in aware], self.layout.count(False))
-        sampled |= self._sample(self._with_policy, aware, self.layout.count(True))
-        rows = [sampled[row] for row in range(len(prompts))]
+        rows = self._draw(prompts, self._with_policy, aware)
         copies = self._copies(len(prompts), self.num_generations)
         scored_ids, images, _ = self._tokenize_prompts(prompts[::copies])
         scored_ids = _repeat(scored_ids, copies)
         self.last_rollout = Rollout(aware, [row.prompt_ids for row in rows], scored_ids)
-        self._count_tokens(sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows))
         completion_ids = [row.completion_ids for row in rows]
         texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
         return (
@@ -122,6 +123,21 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             _repeat(images, copies) if images is not None else None,
             [],  # images by tools
         )
+
+    def _draw(
+        self,
+        prompts: list[list[Message]],
+        with_policy: list[list[Message]],
+        aware: Sequence[bool],
+    ) -> list[Sampled]:
+        """Completions of both halves, by row of this process, in the group layout."""
+        # Every process makes both calls, in this order: they may hold collective operations.
+        sampled = self._sample(prompts, [not mark for mark in aware], self.layout.count(False))
+        if any(self.layout):
+            sampled |= self._sample(with_policy, aware, self.layout.count(True))
+        rows = [sampled[row] for row in range(len(prompts))]
+        self._count_tokens(sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows))
+        return rows
 
     def _sample(
         self, prompts: list[list[Message]], chosen: Sequence[bool], in_group: int

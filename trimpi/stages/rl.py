@@ -18,8 +18,10 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from trimpi.batch import collate, encode_text, turn_of
+from trimpi.errors import UserError
 from trimpi.generate import TransformersGenerator, stop_token_ids
 from trimpi.model import (
+    check_adapter,
     check_quantization,
     context_limit,
     count_parameters,
@@ -32,10 +34,12 @@ from trimpi.model import (
     visual_token_ids,
 )
 from trimpi.prompt import build_messages
+from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import RlConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
+from trimpi.stages.failures import row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.instance_filter import INSTANCES, kept_rows, summary, words
@@ -46,8 +50,8 @@ from trimpi.stages.kl_reference import (
     reference_of,
 )
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
-from trimpi.stages.policy_rollout import PolicyRolloutTrainer
 from trimpi.stages.preflight import preflight, shown_lines
+from trimpi.stages.prompt_source import prompt_source
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rl_arguments import (
     BatchPlan,
@@ -58,6 +62,8 @@ from trimpi.stages.rl_arguments import (
 )
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
+from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
+from trimpi.trainer_fields import engine_missing
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
 
@@ -79,12 +85,16 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     if (inputs.output / STAGE).is_file():
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
+    check_adapter(inputs.model, inputs.model_config, config.lora)
+    if missing := engine_missing(config, config.kind):
+        raise UserError(missing)
     samples = inputs.data.read(config.split)[: config.limit]
     plan = plan_batches(config, len(samples), device_count())
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     tokens = check_rows(config, inputs.data, samples, processor, context_limit(settings))
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
+    prepare_quantized(model)
     rows = list(range(len(samples)))
     if config.instance_filter != "none":
         rows = filter_instances(config, inputs, samples, model, processor)
@@ -109,6 +119,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     if not checkpoint:
         check_rollouts(config, inputs, [samples[row] for row in rows], trainer)
     updates = train(trainer, checkpoint, plan.updates)
+    record |= trainer.rollout_record()
     record |= {"steps": updates, "sequences": updates * config.batch_size}
     # A resume after the last update does not bring the trainer's count back.
     record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
@@ -165,6 +176,8 @@ def make_reward(
         config.accuracy_weight,
         config.format_weight,
         file=str(inputs.data.root / f"{config.split}.jsonl"),
+        overlong=config.overlong,
+        max_new_tokens=config.max_new_tokens,
     )
 
 
@@ -176,7 +189,7 @@ def build_trainer(
     model: Any,
     processor: Any,
     rows: Sequence[int] | None = None,
-) -> PolicyRolloutTrainer:
+) -> ShapedRolloutTrainer:
     """The trainer of the stage, before its first step; of `rows` of the samples, None for all."""
     stops = stop_token_ids(model, processor)
     model.generation_config.eos_token_id = sorted(stops)
@@ -185,8 +198,8 @@ def build_trainer(
         freeze_vision(model)
     reward = make_reward(config, inputs, samples, model, processor)
     order = list(range(len(samples))) if rows is None else list(rows)
-    views = RolloutViews(samples, inputs.data, config.policy_fraction > 0)
-    trainer = PolicyRolloutTrainer(
+    views = RolloutViews(samples, inputs.data, config.shows_policy)
+    trainer = ShapedRolloutTrainer(
         model=named_after_reference(model, config, inputs),
         args=grpo_arguments(config, inputs, plan, visual, stops),
         reward_funcs=[reward],
@@ -199,17 +212,20 @@ def build_trainer(
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),
         ],
-        policy_fraction=config.policy_fraction,
+        config=config,
+        source=prompt_source([samples[row] for row in order], config, inputs.seed),
     )
     trainer.remove_callback(PrinterCallback)
     model.config._name_or_path = locate(inputs.model)
     if config.kl_reference == "base" and config.lora is not None:
         add_reference(trainer, reference_of(config, inputs), inputs.model_config)
+    adapters_in_float32(trainer.model)
+    trainer.names = row_names(config.split, samples)
     return trainer
 
 
 def check_rollouts(
-    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], trainer: PolicyRolloutTrainer
+    config: RlConfig, inputs: StageInputs, samples: Sequence[Sample], trainer: ShapedRolloutTrainer
 ) -> None:
     """Pre-flight and self-test before the first step; leaves a file of each.
 
@@ -239,10 +255,10 @@ def check_rollouts(
             print(f"{config.kind}: pre-flight: {line}")
 
 
-def train(trainer: PolicyRolloutTrainer, checkpoint: str, updates: int) -> int:
+def train(trainer: ShapedRolloutTrainer, checkpoint: str, updates: int) -> int:
     """Run TRL's loop from the start or from a checkpoint; returns the updates made in all."""
     done = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
-    if done >= updates:
+    if checkpoint and (trainer.restore_choice(checkpoint) or done >= updates):
         # The loop would make one update more before it looks at its limit.
         trainer._load_from_checkpoint(checkpoint)
         return done

@@ -16,6 +16,9 @@ from trimpi.schedule import plan_schedule
 from trimpi.stages.inputs import StageInputs
 from trimpi.trainer_fields import rl_conflicts
 
+SCALES = {"group_mean": "none", "batch": "batch"}
+"""TRL's names of what advantages are divided by; `group` is its default."""
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -124,6 +127,8 @@ def grpo_arguments(
         "remove_unused_columns": False,
         "generation_kwargs": generation_kwargs(config.trainer, visual, stops),
     }
+    if config.advantage in SCALES:
+        ours["scale_rewards"] = SCALES[config.advantage]
     defaults: dict[str, Any] = {
         "use_bias_correction_kl": False,  # the paper's KL term carries no ratio
         "save_total_limit": 2,

@@ -15,13 +15,10 @@ from trimpi.errors import UserError
 from trimpi.generate import to_model
 from trimpi.prompt import Message
 from trimpi.stages.policy_rollout import PolicyRolloutTrainer
+from trimpi.stages.two_views import SCORED
 
 TOLERANCE = {"float32": 1e-3, "16 bit": 0.1}
 """Greatest mean difference of log-probabilities per token (nats) by precision of the scoring."""
-_SCORED = (
-    *("pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes"),
-    *("num_tiles", "image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids"),
-)
 
 
 def self_test(
@@ -58,7 +55,11 @@ def self_test(
     training = model.training
     with torch.random.fork_rng(devices=devices):
         model.train()
-        output = trainer._generate_and_score_completions(rows)
+        trainer.as_given = True
+        try:
+            output = trainer._generate_and_score_completions(rows)
+        finally:
+            trainer.as_given = False
         scored = _scored_logps(trainer, output)
     model.train(training)
     aware = trainer.aware_rows(len(rows))
@@ -138,7 +139,7 @@ def _scored_logps(trainer: PolicyRolloutTrainer, output: dict[str, Any]) -> Tens
             torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
             output["completion_ids"].size(1),
             batch_size=trainer.args.per_device_train_batch_size,
-            **{name: output[name] for name in _SCORED if name in output},
+            **{name: output[name] for name in SCORED if name in output},
         )
     return logps.float()
 

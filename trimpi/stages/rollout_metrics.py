@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from trimpi.stages.rewards import Graded
+from trimpi.stages.rollouts import TOLERANCE
 
-TOLERANCE = 1e-6
-"""Rewards closer than this are equal: their group has no signal (all advantages zero)."""
-QUANTITIES = ("reward", "accuracy", "format", "length", "truncated")
+QUANTITIES = ("reward", "accuracy", "format", "length", "truncated", "overlong")
 
 
 @dataclass(frozen=True)
 class RolloutTable:
     """One rollout batch, all processes: `aware` [N] bool, `values` [N, len(QUANTITIES)] float.
 
-    NaN marks a row that the grader could not grade.
+    NaN marks what there is not: a row that the grader could not grade, a part that is off.
     """
 
     aware: Tensor
@@ -50,11 +49,18 @@ class RolloutTable:
         found["rollout/unscorable"] = float(rewards.isnan().float().mean())
         return found
 
+    def mean_rewards(self) -> tuple[float | None, float | None]:
+        """Mean rewards of the aware and of the free half; None where a half is empty."""
+        means = [self.values[half, 0].nanmean() for half in (self.aware, ~self.aware)]
+        aware, free = (None if torch.isnan(mean) else float(mean) for mean in means)
+        return aware, free
+
 
 def as_table(graded: Sequence[Graded]) -> Tensor:
     """The `QUANTITIES` of this process' rows, [rows, len(QUANTITIES)]; NaN where ungradable."""
     rows = [
-        (g.reward, g.accuracy, g.form, g.completion.tokens, g.completion.truncated) for g in graded
+        (g.reward, g.accuracy, g.form, g.completion.tokens, g.completion.truncated, g.overlong)
+        for g in graded
     ]
     return torch.tensor([[torch.nan if v is None else float(v) for v in row] for row in rows])
 

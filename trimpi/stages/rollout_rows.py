@@ -76,10 +76,11 @@ def check_rows(
     """
     problems, budgets = [], []
     for sample in samples:
-        policy = data.policy_of(sample) if config.policy_fraction else None
+        policy = data.policy_of(sample) if config.shows_policy else None
         where = f"{config.split}: row {sample.id!r}"
-        if config.policy_fraction and policy is None:
-            problems.append(f"{where}: has no policy; name one, or set policy_fraction to 0")
+        if config.shows_policy and policy is None:
+            other = "set policy_fraction to 0" if config.teacher is None else "drop teacher"
+            problems.append(f"{where}: has no policy; name one, or {other}")
             continue
         try:
             budgets.append(

@@ -26,6 +26,7 @@ from trimpi.batch import IGNORED, Encoded, collate
 from trimpi.budget import TokenBudget, check_budgets, summarize_budgets
 from trimpi.errors import UserError
 from trimpi.model import (
+    check_adapter,
     check_quantization,
     context_limit,
     count_parameters,
@@ -36,6 +37,7 @@ from trimpi.model import (
     lora_config,
     visual_token_ids,
 )
+from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import CptConfig, SupervisedConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
@@ -43,6 +45,7 @@ from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
 from trimpi.stages.epoch_rows import EpochRows
+from trimpi.stages.failures import check_loss, row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
@@ -55,7 +58,24 @@ SHOWN = 20
 
 
 class SupervisedTrainer(ExactResume, SFTTrainer):
-    """TRL's trainer on sequences that are encoded already; its loss is left as it is."""
+    """TRL's trainer on sequences that are encoded already; its loss is left as it is.
+
+    Batches carry the places of their rows in the table (`place`), so that faults can name them.
+    """
+
+    stage = "train"
+    names: Sequence[str] = ()
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, refused where it is not finite."""
+        places = inputs.pop("place", torch.tensor([])).tolist()
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = found[0] if isinstance(found, tuple) else found
+        # The same rows again where the table holds each epoch's.
+        names = [self.names[place % len(self.names)] for place in places] if self.names else []
+        folder = Path(str(self.args.output_dir))
+        check_loss(loss, self.stage, self.state.global_step + 1, names, folder)
+        return found
 
     rows_of_an_epoch: int | None = None
     """Set where the table holds the rows of each epoch one after the other, so many an epoch."""
@@ -112,6 +132,7 @@ def run_supervised(
     if (inputs.output / STAGE).is_file():
         return inputs.output / "model"
     check_quantization(inputs.model_config, train=config.lora is None)
+    check_adapter(inputs.model, inputs.model_config, config.lora)
     samples = list(made or inputs.data.read(config.split)[: config.limit])
     parts, texts = [Part(config.split, samples, encode)], 0
     if isinstance(config, CptConfig) and config.texts is not None and encode_text is not None:
@@ -147,17 +168,19 @@ def run_supervised(
             budgets += further
         rows = same_types(rows)
 
-    table = Dataset.from_list([vars(row) for row in rows])
+    names = [n for part in parts for n in row_names(part.split, part.samples) * part.times]
+    table = Dataset.from_list([{**vars(row), "place": i} for i, row in enumerate(rows)])
     del rows  # the table holds them in a fraction of the memory
 
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
+    prepare_quantized(model)
     if config.freeze_vision:
         freeze_vision(model)
     checkpoint = resume_checkpoint(arguments, inputs.output)
     trainer = SupervisedTrainer(
         model=model,
         args=arguments,
-        data_collator=lambda examples: collate(processor, [Encoded(**e) for e in examples]),
+        data_collator=partial(_collate, processor),
         train_dataset=table,
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
@@ -169,6 +192,8 @@ def run_supervised(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.stage, trainer.names = config.kind, names
+    adapters_in_float32(trainer.model)
     if encode_epoch is not None:
         trainer.rows_of_an_epoch = seen
     parameters = {
@@ -203,6 +228,13 @@ def run_supervised(
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
+
+
+def _collate(processor: Any, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Model inputs of rows of the table, and their places in it."""
+    rows = [{k: v for k, v in example.items() if k != "place"} for example in examples]
+    batch: dict[str, Any] = dict(collate(processor, [Encoded(**row) for row in rows]))
+    return {**batch, "place": torch.tensor([example["place"] for example in examples])}
 
 
 def sequences_trained(rows: int, batch: int, updates: int) -> int:

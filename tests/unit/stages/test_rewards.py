@@ -6,8 +6,9 @@ import pytest
 
 from trimpi.errors import UserError
 from trimpi.grading import checked_score, exact_answer
+from trimpi.recipe_rl import Overlong
 from trimpi.sample import Completion, Sample, Score
-from trimpi.stages.rewards import RolloutReward
+from trimpi.stages.rewards import RolloutReward, overlong_penalty
 
 SAMPLE = Sample("row-7", (), "?", "p", "Case 1")
 GOOD = "<think> so </think> \\boxed{Case 1}"
@@ -73,3 +74,32 @@ def test_the_graders_own_user_errors_name_file_and_row() -> None:
 def test_what_is_no_score_is_refused(given: Any) -> None:
     with pytest.raises(UserError, match=r"row 'row-7': gave .*\[0, 1\]"):
         checked_score(lambda sample, completion: given, SAMPLE, Completion("row-7", GOOD))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "penalty"), [(0, 0), (75, 0), (80, -0.2), (90, -0.6), (99, -0.96), (100, -1)]
+)
+def test_the_soft_punishment_of_length(tokens: int, penalty: float) -> None:
+    """longest 100, cache 25: (75 - tokens) / 25 in the last 25 tokens."""
+    assert overlong_penalty(tokens, 100, 25) == pytest.approx(penalty)
+
+
+def test_length_is_a_part_of_the_reward() -> None:
+    found = reward(overlong=Overlong(cache=10, weight=2.0), max_new_tokens=len(GOOD) + 5)
+    assert found([[*ids(GOOD), 0], [*ids("x"), 0]], row=[0, 0]) == pytest.approx([1.5 - 1.0, 0.0])
+    assert [g.overlong for g in found.last] == [-0.5, 0.0]
+    found([[1] * (len(GOOD) + 5)], row=[0])
+    assert found.last[0].completion.truncated and found.last[0].overlong == -1
+
+
+def test_given_verdicts_are_not_graded_again() -> None:
+    def once(sample: Sample, completion: Completion) -> Any:
+        calls.append(completion.text)
+        return exact_answer(sample, completion)
+
+    calls: list[str] = []
+    found = reward(once)
+    first = found([[*ids(GOOD), 0], [*ids("no"), 0]], row=[0, 0])
+    found.given = found.last[::-1]
+    assert found([[9], [9]], row=[0, 0]) == first[::-1] and len(calls) == 2
+    assert [g.reward for g in found.last] == first[::-1]
