@@ -9,11 +9,17 @@ import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.processing_utils import ProcessorMixin
-from transformers.video_processing_utils import VideoProcessorMixin
 
 from trimpi.errors import UserError
 from trimpi.model_folder import locate
 from trimpi.recipe import ModelConfig
+
+try:
+    from transformers.video_processing_utils import VideoProcessorMixin
+except ImportError:  # transformers 5.17: there a video processor is a kind of image processor
+    from transformers.image_processing_base import (  # type: ignore[assignment]
+        ImageProcessingMixin as VideoProcessorMixin,
+    )
 
 VISUAL_TOKENS: dict[str, str] = {
     "qwen2_vl": r"<\|(vision_start|vision_end|vision_pad|image_pad|video_pad)\|>",
