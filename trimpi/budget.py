@@ -82,6 +82,17 @@ def token_budget(
     )
 
 
+def policy_tokens(processor: Any, policy: Policy) -> tuple[int, int]:
+    """Tokens of a policy, as (text, pictures).
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    store = store_of(processor)
+    pictures = sum(len(store.expansion(path).ids) for path in policy.images)
+    return _count(processor, policy.text), pictures
+
+
 def text_budget(processor: Any, sample: Sample) -> TokenBudget:
     """Count the tokens of a text about a policy, which stands alone."""
     messages = text_messages(sample)

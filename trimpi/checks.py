@@ -328,6 +328,10 @@ def _estimate(
                 check_adapter(model, recipe.model, stage.lora)
             except UserError as error:
                 raise UserError(f"stages.{name}.{error}") from None
+    long_policies = resolve_callable("trimpi.context:long_policies", "model")
+    if faults := long_policies(recipe, processor, data, size.context):
+        found.problems += faults
+        return
     asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
     for split in sorted(asked & set(data.splits)):
         samples = data.read(split)

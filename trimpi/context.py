@@ -4,11 +4,12 @@ A stage checks its own rows again when it starts. That would be late for the las
 and for an evaluation after days of training.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from trimpi.budget import TokenBudget, check_budgets, text_budget, token_budget
+from trimpi.budget import TokenBudget, check_budgets, policy_tokens, text_budget, token_budget
 from trimpi.control_tokens import control_tokens, held
 from trimpi.errors import UserError
 from trimpi.evaluate.settings import build_requests, expand
@@ -16,7 +17,14 @@ from trimpi.memory import read_size
 from trimpi.processor import load_processor
 from trimpi.prompt import Target
 from trimpi.quiet import quiet
-from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    Recipe,
+    RlConfig,
+    SftConfig,
+    TrainingConfig,
+)
 from trimpi.replay import read_general, target_of
 from trimpi.sample import DataFolder, Sample
 
@@ -41,15 +49,17 @@ def check_context(
         replay: the folder of general examples, if stages mix some in.
 
     Raises:
-        UserError: one line a row that is longer than the context, has a bad picture, or holds a
-            control token of the model.
+        UserError: one line a policy that fills the context alone; else one line a row that is
+            longer than the context, has a bad picture, or holds a control token of the model.
     """
     limit = read_size(model).context
     quiet()  # else the tokenizer warns of long rows before our own line does
     processor = load_processor(model, recipe.model)
     tokens = control_tokens(processor.tokenizer)
-    budgets: list[tuple[str, TokenBudget]] = []
-    faults: list[str] = []
+    budgets: list[tuple[str, str | None, TokenBudget]] = []
+    faults = long_policies(recipe, processor, data, limit)
+    if faults:
+        raise UserError.join(faults)  # counting their rows one by one takes long and tells no more
     marked = {
         f"{where}policy {name!r}": [token for _, token in held(policy.text, tokens)]
         for where, folder in (("", data), ("replay: ", replay))
@@ -63,7 +73,7 @@ def check_context(
             marked[where] = found
             continue
         try:
-            budgets.append((where, count()))
+            budgets.append((where, sample.policy, count()))
         except UserError as error:
             faults.append(f"{where}: {error}")
     faults += [
@@ -72,12 +82,80 @@ def check_context(
         if found
     ]
     try:
-        check_budgets(budgets, limit)
+        check_budgets(_by_policy(budgets, limit), limit)
     except UserError as error:
         faults += str(error).splitlines()
     if faults:
         more = [f"... and {len(faults) - SHOWN} more rows"] if len(faults) > SHOWN else []
         raise UserError.join([*faults[:SHOWN], *more])
+
+
+def long_policies(recipe: Recipe, processor: Any, data: DataFolder, limit: int | None) -> list[str]:
+    """A line for each policy that fills the context alone, with all that would show it.
+
+    One count a policy: a document of some hundred thousand tokens is told at once.
+    """
+    quiet()
+    used = {name for chain in recipe.chains.values() for name in chain}
+    shows = {
+        f"stages.{name}": stage.split
+        for name, stage in recipe.trained.items()
+        if name in used and _shows_policy(stage)
+    }
+    evaluation = recipe.evaluation
+    for setting in expand(evaluation.settings):
+        if setting in ("in_context", "recital_in_context", "efficiency"):
+            shows[f"evaluation.{setting}"] = evaluation.split
+        elif setting == "override":
+            shows["evaluation.override"] = evaluation.override_split
+    under = {
+        split: {sample.policy for sample in data.read(split)}
+        for split in set(shows.values()) & set(data.splits)
+    }
+    found = []
+    for name, policy in data.policies.items():
+        users = [key for key, split in shows.items() if name in under.get(split, ())]
+        if not users or limit is None:
+            continue
+        try:
+            text, pictures = policy_tokens(processor, policy)
+        except UserError:
+            continue  # a bad picture, told where the policy is read
+        if text + pictures >= limit:
+            parts = f"{text:,} of text, {pictures:,} of pictures"
+            found.append(
+                f"policy {name!r}: {text + pictures:,} tokens ({parts}) in every prompt of "
+                f"{', '.join(users)}; the model's context is {limit:,}; shorten the policy, or "
+                "take a model with a longer context"
+            )
+    return found
+
+
+def _by_policy(
+    budgets: Sequence[tuple[str, str | None, TokenBudget]], limit: int | None
+) -> list[tuple[str, TokenBudget]]:
+    """Rows to be told: of those too long for their policy, the longest of each policy and place."""
+    told: list[tuple[str, TokenBudget]] = []
+    groups: dict[tuple[str, str], list[tuple[str, TokenBudget]]] = {}
+    for where, policy, budget in budgets:
+        place, _, row = where.partition(": row ")
+        rest = budget.total - budget.policy
+        if policy is None or limit is None or budget.total <= limit or budget.policy < rest:
+            told.append((where, budget))
+        else:
+            groups.setdefault((place, policy), []).append((row, budget))
+    for (place, policy), rows in groups.items():
+        row, budget = max(rows, key=lambda pair: pair[1].total)
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        told.append((f"{place}: policy {policy!r}: row {row}{more}", budget))
+    return told
+
+
+def _shows_policy(stage: TrainingConfig) -> bool:
+    """Whether a stage puts the policy of a row into its prompts."""
+    if isinstance(stage, RlConfig):
+        return stage.shows_policy
+    return bool(stage.show_policy) if isinstance(stage, SftConfig) else True
 
 
 def _rows(
@@ -97,9 +175,7 @@ def _rows(
         if name not in used:
             continue
         room = stage.max_new_tokens if isinstance(stage, RlConfig | DistillConfig) else None
-        shown = bool(stage.show_policy) if isinstance(stage, SftConfig) else True
-        if isinstance(stage, RlConfig):
-            shown = stage.shows_policy
+        shown = _shows_policy(stage)
         if isinstance(stage, CptConfig) and stage.texts is not None:
             for sample in data.read(stage.texts):
                 where = f"stages.{name}: {stage.texts}: row {sample.id!r}"

@@ -8,10 +8,13 @@ import pytest
 
 from tests.conftest import add_texts
 from tests.general_cases import general_folder, read_rows, write_rows
+from trimpi.budget import policy_tokens
 from trimpi.checks import check_recipe
-from trimpi.context import check_context
+from trimpi.context import check_context, long_policies
 from trimpi.errors import UserError
+from trimpi.memory import read_size
 from trimpi.pipeline import stage_identity
+from trimpi.processor import load_processor
 from trimpi.recipe import CptConfig, Recipe
 from trimpi.sample import DataFolder
 
@@ -43,6 +46,57 @@ def test_the_evaluation_is_named_by_setting(qwen: Path, data: DataFolder) -> Non
     asked = {"settings": ["no_policy", "in_context"], "split": "train", "max_new_tokens": 4030}
     with pytest.raises(UserError, match=r"evaluation\.in_context: row 'train-0'"):
         check_context(recipe_of(qwen, data, evaluation=asked), qwen, data, None)
+
+
+def test_a_policy_beyond_the_context_is_one_line_with_all_that_show_it(
+    qwen: Path, data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = data.root / "policies" / "lumen.json"
+    record = json.loads(file.read_text())
+    record["parts"].append({"type": "text", "text": "word " * 9000})
+    file.write_text(json.dumps(record))
+    monkeypatch.setattr("trimpi.context.token_budget", None)  # no row is counted
+    monkeypatch.setattr("trimpi.token_estimate.token_budget", None)
+    stages = {"cpt": {"batch_size": 4}, "sft": {"show_policy": True, "batch_size": 4}}
+    recipe = recipe_of(qwen, data, stages=stages)
+    (told,) = check_recipe(recipe, tmp_path / "run").problems
+    assert told.startswith("policy 'lumen': ") and "of text, " in told
+    shows = "in every prompt of stages.cpt, stages.sft, evaluation.in_context; the model's context"
+    assert shows in told and told.endswith("take a model with a longer context")
+    with pytest.raises(UserError) as caught:
+        check_context(recipe, qwen, DataFolder(data.root), None)
+    assert str(caught.value) == told
+    unseen = {"sft": {"split": "train", "target": "answer"}}
+    asked = {"settings": ["no_policy"], "split": "train"}
+    recipe = recipe_of(qwen, data, stages=unseen, evaluation=asked)
+    limit = read_size(qwen).context
+    assert long_policies(recipe, load_processor(qwen, recipe.model), data, limit) == []
+
+
+def test_a_policy_that_leaves_no_room_for_rows_is_told_once_a_place(
+    qwen: Path, data: DataFolder
+) -> None:
+    file = data.root / "policies" / "lumen.json"
+    record = json.loads(file.read_text())
+    processor = load_processor(qwen, recipe_of(qwen, data).model)
+    text, pictures = policy_tokens(processor, data.policies["lumen"])
+    limit = read_size(qwen).context
+    assert limit is not None
+    per_word = len(processor.tokenizer("a " * 1000)["input_ids"]) / 1000
+    more = int((limit - text - pictures - 8) / per_word)
+    record["parts"].append({"type": "text", "text": "a " * more})
+    file.write_text(json.dumps(record))
+    changed = DataFolder(data.root)
+    assert limit * 0.9 < sum(policy_tokens(processor, changed.policies["lumen"])) < limit
+    rows = len(changed.read("train"))
+    with pytest.raises(UserError) as caught:
+        check_context(recipe_of(qwen, changed), qwen, changed, None)
+    told = str(caught.value).splitlines()
+    assert len(told) == 3 < rows
+    for line, place in zip(told, ("stages.cpt: train", "stages.rl: train"), strict=False):
+        assert line.startswith(f"{place}: policy 'lumen': row 'train-")
+        assert f" and {rows - 1} more: " in line and "shorten the policy" in line
+    assert told[2].startswith("evaluation.in_context: policy 'lumen': row 'train-")
 
 
 def test_a_text_that_is_too_long_is_named(qwen: Path, data: DataFolder) -> None:

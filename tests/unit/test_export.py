@@ -1,6 +1,7 @@
 """Exports: rows as other trainers read them, models as vLLM and transformers load them."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,32 @@ def test_splits_of_other_columns_load_by_their_configuration(tmp_path: Path) -> 
     assert 'load_dataset("json", data_files="policy_text/metadata.jsonl")' in said
 
 
+@pytest.mark.parametrize("bare", [["test"], ["train"], ["test", "train", "train_cot"]])
+def test_splits_without_pictures_load_too(tmp_path: Path, bare: list[str]) -> None:
+    """One row a split: fewer pictures than JSONL files."""
+    from datasets import load_dataset
+
+    folder, out, cache = tmp_path / "data", tmp_path / "out", str(tmp_path / "cache")
+    build(folder, seed=0, policies=["ostrel"], train_cot=1, train=1, test=1, override=None)
+    for split in bare:
+        (row,) = lines(folder / f"{split}.jsonl")
+        (folder / f"{split}.jsonl").write_text(json.dumps({**row, "images": []}) + "\n")
+    export_data(folder, out, "trl")
+    card = (out / "README.md").read_text()
+    found = {}
+    for name in re.findall(r"config_name: (\w+)", card):
+        found |= load_dataset(str(out), name, cache_dir=cache)
+    assert list(load_dataset(str(out), "default", cache_dir=cache))  # what needs no name loads
+    for split in re.findall(r"Split (\w+), without pictures", card):
+        file = str(out / split / "metadata.jsonl")
+        assert f'load_dataset("json", data_files="{split}/metadata.jsonl")' in card
+        found[split] = load_dataset("json", data_files=file, cache_dir=cache)["train"]
+    assert set(found) == {"test", "train", "train_cot"}
+    for split, rows in found.items():
+        assert len(rows) == 1 and rows[0]["prompt"]
+        assert ("images" in rows.column_names) == (split not in bare)
+
+
 def test_trl_takes_the_rows_as_they_are(data: DataFolder, tmp_path: Path) -> None:
     """TRL's own collator for vision-language models makes a batch of them."""
     from datasets import load_dataset
@@ -110,6 +137,8 @@ def test_rows_for_rl_keep_their_answer_in_each_format(data: DataFolder, tmp_path
     row = lines(tmp_path / "out" / "train.jsonl")[0]
     assert len(row["messages"]) == 1  # type: ignore[arg-type]
     assert row["answer"] == data.read("train")[0].answer
+    # LLaMA-Factory skips rows that end with the user, so what it is told of has none.
+    assert json.loads((tmp_path / "out" / "dataset_info.json").read_text()) == {}
 
 
 @pytest.mark.parametrize("policy", ["none", "context"])

@@ -47,15 +47,22 @@ def export_data(
     rows = {name: data.read(name) for name in chosen}
     supervised = {name: _supervised(name, samples, target) for name, samples in rows.items()}
     with staged(out) as root:
-        for name, samples in rows.items():
-            _write_split(root, data, name, samples, kind, policy, target, supervised[name])
+        pictured = {
+            name: _write_split(root, data, name, samples, kind, policy, target, supervised[name])
+            for name, samples in rows.items()
+        }
+        # datasets reads a folder as pictures or as JSON, never as both
+        alone = {
+            s for s in chosen if is_text_split(s) or (any(pictured.values()) and not pictured[s])
+        }
         counts = {name: len(samples) for name, samples in rows.items()}
         if kind == "llamafactory":
-            _write(root / "dataset_info.json", _dataset_info(chosen))
+            _write(root / "dataset_info.json", _dataset_info([s for s in chosen if supervised[s]]))
         licences = data.root / "LICENCES.md"
         if licences.is_file():
             shutil.copyfile(licences, root / "LICENCES.md")
-        card = data_card(data, kind, counts, supervised, policy, target, licences.is_file())
+        whole = licences.is_file()
+        card = data_card(data, kind, counts, supervised, policy, target, whole, alone)
         (root / "README.md").write_text(card, encoding="utf-8")
     return counts
 
@@ -91,7 +98,8 @@ def _write_split(
     policy: Shown,
     target: Target,
     supervised: bool,
-) -> None:
+) -> bool:
+    """Write the rows of a split; returns whether any has a picture."""
     # datasets reads a folder of pictures with metadata.jsonl beside them; the others read paths.
     base = root / split if kind == "trl" else root
     lines = []
@@ -108,10 +116,15 @@ def _write_split(
             completion = sample.answer if alone else render_target(sample, target)
         facts = {"id": sample.id, "answer": sample.answer}
         lines.append(to_row(kind, messages, completion, names, facts))
+    key = "images_file_names" if kind == "trl" else "images"
+    pictured = any(line[key] for line in lines)
+    if kind == "trl" and not pictured:  # a column that is empty in all rows has no type
+        lines = [{name: value for name, value in line.items() if name != key} for line in lines]
     file = base / "metadata.jsonl" if kind == "trl" else root / f"{split}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     file.write_text(text, encoding="utf-8")
+    return pictured
 
 
 def _place(base: Path, data: DataFolder, picture: Path) -> str:
@@ -126,7 +139,7 @@ def _place(base: Path, data: DataFolder, picture: Path) -> str:
 
 
 def _dataset_info(splits: Sequence[str]) -> dict[str, Any]:
-    """LLaMA-Factory's register of data sets."""
+    """LLaMA-Factory's register of data sets: it skips rows whose turns end with the user."""
     tags = {"role_tag": "role", "content_tag": "content"}
     tags |= {"user_tag": "user", "assistant_tag": "assistant"}
     columns = {"messages": "messages", "images": "images"}

@@ -1,6 +1,6 @@
 """The README of an exported data set, in the form that the Hugging Face hub reads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import yaml
 
@@ -19,8 +19,12 @@ def data_card(
     policy: str,
     target: str,
     licences: bool,
+    alone: Collection[str],
 ) -> str:
-    """YAML for the hub, then what the data are, how they were made, and how to use them."""
+    """YAML for the hub, then what the data are, how they were made, and how to use them.
+
+    `alone` names the splits that `datasets` cannot read beside the others.
+    """
     card = data.card
     paths = {s: f"{s}/**" if kind == "trl" else f"{s}.jsonl" for s in counts}
     total = sum(counts.values())
@@ -34,7 +38,7 @@ def data_card(
                 "config_name": name,
                 "data_files": [{"split": s, "path": paths[s]} for s in splits],
             }
-            for name, splits in configs(supervised).items()
+            for name, splits in configs(supervised, alone).items()
         ],
     }
     if licences:
@@ -60,22 +64,22 @@ def data_card(
         said = "reasoning and answer" if target == "cot" else "answer"
         form = said if supervised[split] else "prompt and gold answer (for RL)"
         lines.append(f"| {split} | {rows} | {form} |")
-    lines += ["", "## Use", "", *_use(kind, counts, supervised)]
+    lines += ["", "## Use", "", *_use(kind, counts, supervised, alone)]
     if licences:
         lines += ["", "Authors and licences of the pictures: [LICENCES.md](LICENCES.md)."]
     return "\n".join(lines) + "\n"
 
 
-def configs(supervised: Mapping[str, bool]) -> dict[str, list[str]]:
+def configs(supervised: Mapping[str, bool], alone: Collection[str]) -> dict[str, list[str]]:
     """Splits by configuration: `datasets` wants equal columns in all splits of one.
 
     "default" holds those with completions, "prompts" those without; a single kind is "default".
-    Texts about policies are in none where there are others: they have no pictures, and a
-    repository is read as pictures or as JSON, never as both.
+    Splits that are to be read `alone` are in none where there are others: they have no pictures,
+    and a repository is read as pictures or as JSON, never as both.
     """
     found: dict[str, list[str]] = {"default": [], "prompts": []}
     for split, whole in supervised.items():
-        if not is_text_split(split):
+        if split not in alone:
             found["default" if whole else "prompts"].append(split)
     found = {kind: splits for kind, splits in found.items() if splits}
     if len(found) > 1:
@@ -88,14 +92,18 @@ def _names(data: DataFolder) -> list[str]:
     return [f"policy {name}" for name in names] or ["requests without a policy"]
 
 
-def _use(kind: Format, counts: Mapping[str, int], supervised: Mapping[str, bool]) -> list[str]:
-    trained = [
-        s for s in counts if supervised[s] and not s.startswith("test") and not is_text_split(s)
-    ]
+def _use(
+    kind: Format,
+    counts: Mapping[str, int],
+    supervised: Mapping[str, bool],
+    alone: Collection[str],
+) -> list[str]:
+    trained = [s for s in counts if supervised[s] and not s.startswith("test") and s not in alone]
     split = (trained or list(counts))[0]
-    config = next((n for n, splits in configs(supervised).items() if split in splits), "default")
-    others = [name for name in configs(supervised) if name != config]
-    texts = [s for s in counts if is_text_split(s)]
+    config = next(
+        (n for n, splits in configs(supervised, alone).items() if split in splits), "default"
+    )
+    others = [name for name in configs(supervised, alone) if name != config]
     if kind == "trl":
         return [
             "```python",
@@ -107,18 +115,21 @@ def _use(kind: Format, counts: Mapping[str, int], supervised: Mapping[str, bool]
             "Columns: `prompt`, `completion` (not in prompts for RL), `images`, `answer`, `id`."
             + (f" Further configurations: {', '.join(others)}." if others else ""),
             *(
-                f'Texts about policies: `load_dataset("json", data_files="{s}/metadata.jsonl")`.'
-                for s in texts
+                ("Texts about policies" if is_text_split(s) else f"Split {s}, without pictures")
+                + f': `load_dataset("json", data_files="{s}/metadata.jsonl")`.'
+                for s in counts
+                if s in alone
             ),
             "`trl.SFTTrainer` and `trl.GRPOTrainer` take these columns as they are.",
         ]
     if kind == "llamafactory":
         return [
             f"`dataset_dir: DIR`, `dataset: {split}` (and `media_dir: DIR`) in the YAML of "
-            "LLaMA-Factory; `dataset_info.json` registers the splits.",
+            "LLaMA-Factory; `dataset_info.json` registers the splits that have completions, since "
+            "it skips rows without.",
         ]
     return [
-        "Run in this folder, since paths of pictures are relative to it:",
+        "Run in this folder, since paths of pictures are relative to it, or set `ROOT_IMAGE_DIR`:",
         "",
         f"    swift sft --model MODEL --dataset {split}.jsonl",
     ]
