@@ -54,7 +54,7 @@ from trimpi.runs import (
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
 
-NO_EFFECT = ("logging_steps", "save_steps", "reliance_every")
+NO_EFFECT = ("logging_steps", "save_steps", "keep_last", "reliance_every")
 """Keys of a stage that change nothing of its result, so that a change redoes nothing."""
 
 YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {

@@ -12,6 +12,7 @@ from trimpi.errors import UserError
 from trimpi.memory import estimate, read_size, size_text
 from trimpi.recipe import ModelConfig, RlConfig, StageConfig, TrainingConfig
 from trimpi.runs import read_metrics
+from trimpi.stages.checkpoints import last_whole
 from trimpi.stages.inputs import StageInputs
 
 LOOKED_AT = 16
@@ -101,8 +102,8 @@ def check_loss(
 
 def kept_checkpoint(folder: Path) -> str:
     """Which checkpoint a stopped stage would go on from, in words."""
-    steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")]
-    return f"checkpoint-{max(steps)} is kept" if steps else "there is no checkpoint yet"
+    last = last_whole(folder)
+    return f"{last.name} is kept" if last is not None else "there is no checkpoint yet"
 
 
 def _estimated(config: TrainingConfig, inputs: StageInputs) -> str:

@@ -207,7 +207,7 @@ def build_trainer(
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         callbacks=[
-            CheckpointMarker(),
+            CheckpointMarker(config.keep_last),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),

@@ -185,7 +185,7 @@ def run_supervised(
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         callbacks=[
-            CheckpointMarker(),
+            CheckpointMarker(config.keep_last),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),
@@ -351,7 +351,6 @@ def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConf
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
     defaults: dict[str, Any] = {
-        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": not _watched(),
         "dataloader_pin_memory": torch.cuda.is_available(),
