@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trimpi.disk import bytes_text, size_of
 from trimpi.errors import UserError
 from trimpi.memory import estimate, read_size, size_text
 from trimpi.recipe import ModelConfig, RlConfig, StageConfig, TrainingConfig
@@ -42,6 +43,19 @@ def memory_faults_named(config: StageConfig, inputs: StageInputs) -> Iterator[No
             f"{what_to_lower(config, inputs.model_config)}{_estimated(config, inputs)}; "
             f"{kept_checkpoint(inputs.output / 'checkpoints')}"
         ) from None
+
+
+def kept_on_disk(inputs: StageInputs) -> str:
+    """The end of a line about a disk: what a stage needs there, and what it goes on from."""
+    checkpoints = inputs.output / "checkpoints"
+    last = last_whole(checkpoints)
+    needs = ""
+    if last is not None:
+        needs = f"a checkpoint takes {bytes_text(size_of(last))}; "
+    elif inputs.model.is_dir():
+        needs = f"the model that enters takes {bytes_text(size_of(inputs.model))}, a checkpoint "
+        needs += "up to three times as much; "
+    return f"{needs}{kept_checkpoint(checkpoints)}, the same command goes on"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
