@@ -273,6 +273,8 @@ def test_two_processes_learn_what_one_learns(inputs: StageInputs, tmp_path: Path
         "output": str(tmp_path / "two"),
         "seed": 0,
         "grader": "trimpi.grading:exact_answer",
+        "base": None,
+        "replay": None,
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
