@@ -302,7 +302,9 @@ def test_a_failing_grader_stops_the_stage_and_names_the_sample(
 
 def test_a_loss_that_is_not_finite_stops_the_stage_and_names_its_rows(inputs: StageInputs) -> None:
     """A cold temperature makes the KL term overflow after the first update."""
-    with pytest.raises(UserError, match=r"rl: step \d: the loss is inf on train row 'train-\d'.*lower lr"):
+    with pytest.raises(
+        UserError, match=r"rl: step \d: the loss is inf on train row 'train-\d'.*lower lr"
+    ):
         rl.run(rl_config(temperature=0.01, lr=0.1, max_steps=4), inputs)
     assert not (inputs.output / "model").exists()
 
