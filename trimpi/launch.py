@@ -4,11 +4,13 @@ import gc
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from trimpi.disk import disk_faults_named
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
 from trimpi.quiet import quiet
@@ -81,7 +83,7 @@ def run_stage(
 
 def run_job(job: dict[str, Any]) -> Path:
     """Run a job in this process; memory is given back before it returns."""
-    from trimpi.stages.failures import memory_faults_named
+    from trimpi.stages.failures import kept_on_disk, memory_faults_named
     from trimpi.stages.inputs import StageInputs
 
     quiet()
@@ -98,7 +100,10 @@ def run_job(job: dict[str, Any]) -> Path:
         replay=None if job["replay"] is None else DataFolder(Path(job["replay"])),
     )
     try:
-        with memory_faults_named(config, inputs):
+        with (
+            disk_faults_named(config.kind, inputs.output, partial(kept_on_disk, inputs)),
+            memory_faults_named(config, inputs),
+        ):
             return Path(run(config, inputs))
     finally:
         _free_memory()

@@ -190,9 +190,13 @@ def whole_folder(folder: Path, processor: Any, lineage: Mapping[str, Any]) -> It
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
-    yield temporary
-    processor.save_pretrained(temporary)
-    write_json(temporary / LINEAGE, dict(lineage))
+    try:
+        yield temporary
+        processor.save_pretrained(temporary)
+        write_json(temporary / LINEAGE, dict(lineage))
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk its space is needed
+        raise
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

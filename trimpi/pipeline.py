@@ -5,6 +5,7 @@ content: same data, same base model, same settings of this stage and of those be
 Arms share the folders of the stages that they have in common.
 """
 
+import contextlib
 import resource
 import shutil
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trimpi.data_step import Say, minutes, prepare_data
+from trimpi.disk import disk_faults_named
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
 from trimpi.launch import run_stage
@@ -54,7 +56,7 @@ from trimpi.runs import (
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
 
-NO_EFFECT = ("logging_steps", "save_steps", "reliance_every")
+NO_EFFECT = ("logging_steps", "save_steps", "keep_last", "reliance_every")
 """Keys of a stage that change nothing of its result, so that a change redoes nothing."""
 
 YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -100,7 +102,7 @@ def run_recipe(
         UserError: anything that the user can mend, most of it before a model is loaded.
     """
     started = time.time()
-    with alone_in(run):
+    with alone_in(run), disk_faults_named(recipe.name):
         task = _prepare(recipe, run, say, overwrite)
         for seed in recipe.all_seeds:
             _open_folders(task, seed)
@@ -114,12 +116,19 @@ def run_recipe(
         before = read_json(run / "run.json") or {}
         costs = {key: before.get(key, 0.0) for key in ("seconds", "peak_memory_gib")}
         write_json(run / "run.json", record | costs)
-        try:
-            run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
-        finally:  # before the report, which shows them; an interrupted sitting counts as well
+
+        def note_costs() -> None:
             costs["seconds"] += time.time() - started
             costs["peak_memory_gib"] = max(costs["peak_memory_gib"], round(_peak_gib(), 2))
             write_json(run / "run.json", record | costs)
+
+        try:
+            run_seeds(run_seed, task, recipe.all_seeds, min(jobs, len(recipe.all_seeds)), say)
+        except BaseException:  # an interrupted sitting counts as well
+            with contextlib.suppress(OSError):  # a full disk is told by what met it first
+                note_costs()
+            raise
+        note_costs()  # before the report, which shows them
         report = Path(resolve_callable("trimpi.report:write_report", "report")(run))
     say(f"done in {minutes(time.time() - started)}, peak memory {_peak_gib():.1f} GiB")
     return report
@@ -390,8 +399,11 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     skills = None if task.skills is None else DataFolder(task.skills)
     start = time.time()
     data = DataFolder(task.data)
-    summary = evaluate(model, _asked(task.recipe, chain), data, skills, folder, grader, seed)
-    finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
+    with disk_faults_named(
+        name, folder, lambda: "answers so far are kept, the same command goes on"
+    ):
+        summary = evaluate(model, _asked(task.recipe, chain), data, skills, folder, grader, seed)
+        finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
     say(f"{name}: {minutes(time.time() - start)}")
 
 

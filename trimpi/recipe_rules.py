@@ -37,7 +37,7 @@ OWNED_TRAINER_KEYS: dict[str, str] = {
     "save_strategy": "use 'save_steps'",
     "logging_steps": "use 'logging_steps'",
     "save_only_model": "resuming needs the whole checkpoint",
-    "save_total_limit": "the stage keeps the checkpoints that resuming needs",
+    "save_total_limit": "use 'keep_last'",
     "ignore_data_skip": "resuming continues the order of the rows",
     "max_length": "nothing is ever truncated here",
     "truncation_mode": "nothing is ever truncated here",

@@ -78,6 +78,8 @@ class TrainingConfig(StageConfig):
     """Autocast to bfloat16; None follows the device."""
     save_steps: PositiveInt | None = None
     """Optimizer updates between checkpoints; None saves once per epoch."""
+    keep_last: PositiveInt = 2
+    """Whole checkpoints that are kept while the stage trains, beside the one being written."""
     logging_steps: PositiveInt = 1
     trainer: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of TRL's config class of the stage, passed through as they are."""

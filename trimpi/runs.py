@@ -9,6 +9,7 @@ A marker (`stage.json`, `done.json`) is written last and holds the digest of eve
 step depends on, so a step counts as done only for the very same content.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -44,11 +45,17 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write text under a temporary name and rename it."""
+    """Write text under a temporary name and rename it; what a full disk cut off is removed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        error.filename = str(file)  # a write that fails names none
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def read_json(file: Path) -> Any | None:

@@ -35,6 +35,7 @@ from trimpi.stages import rl
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rl_arguments import grpo_arguments, plan_batches
+from trimpi.stages.throughput import RATES
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_a_resume_in_a_later_epoch_continues_to_the_bit(
     for name in a:
         assert torch.equal(a[name], b[name]), name
     rows = [
-        {k: v for k, v in row.items() if k != "step_time"}
+        {k: v for k, v in row.items() if k not in ("step_time", *RATES)}
         for folder in (tmp_path / "whole", cut.output)
         for row in read_metrics(folder)
     ]
@@ -301,7 +302,9 @@ def test_a_failing_grader_stops_the_stage_and_names_the_sample(
 
 def test_a_loss_that_is_not_finite_stops_the_stage_and_names_its_rows(inputs: StageInputs) -> None:
     """A cold temperature makes the KL term overflow after the first update."""
-    with pytest.raises(UserError, match=r"rl: step \d: the loss is inf on train row 'train-\d'.*lower lr"):
+    with pytest.raises(
+        UserError, match=r"rl: step \d: the loss is inf on train row 'train-\d'.*lower lr"
+    ):
         rl.run(rl_config(temperature=0.01, lr=0.1, max_steps=4), inputs)
     assert not (inputs.output / "model").exists()
 

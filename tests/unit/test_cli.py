@@ -66,6 +66,14 @@ def test_a_dry_run_says_sizes_tokens_and_memory(recipe: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_folder_that_cannot_be_made_is_told_first(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for more in ([], ["--dry-run"]):
+        found = faults("run", recipe, "--output", tmp_path / "file" / "run", *more)
+        cure = "is a file, not a folder; choose another --output"
+        assert found == [f"error: {tmp_path}/file/run: {tmp_path}/file {cure}"]
+
+
 def test_a_dry_run_loads_no_weights(recipe: Path, qwen: Path, tmp_path: Path) -> None:
     """Weights of the right length and no meaning pass: only header and sizes were read."""
     import shutil

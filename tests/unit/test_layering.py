@@ -14,7 +14,7 @@ BUILDERS_MAY = {"errors", "lock", "picture_file", "policy", "policy_file", "rule
 
 LAYERS = {
     0: {"errors"},
-    1: {"lock", "picture_file", "policy", "policy_file", "rules", "sample",
+    1: {"disk", "lock", "picture_file", "policy", "policy_file", "rules", "sample",
         "sections", "terminal_text", "yaml_text"},
     2: {"config_errors", "graders", "group_layout", "prompt", "grading", "prices",
         "recipe_fields", "recipe_rules", "recipe_stages", "recipe_rl",

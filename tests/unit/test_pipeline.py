@@ -1,5 +1,6 @@
 """Running a recipe with stages that only leave traces: order, sharing, skipping, refusing."""
 
+import errno
 import json
 import os
 import shutil
@@ -142,6 +143,26 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert log[:3] == ["0:sft>rl", "0:cpt", "0:cpt>sft"]
     assert "sft+rl: resumes" in said
     assert read_json(tmp_path / "run" / "run.json")["seconds"] > spent
+
+
+def test_an_evaluation_that_finds_no_space_is_one_line_and_goes_on(
+    recipe: Callable[..., Recipe], log: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(run / "completions.jsonl"))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+        patch.setattr(sys.modules["trimpi.evaluate.runner"], "evaluate_model", full)
+        run_recipe(recipe(arms={"a": ["sft"]}), run, say=[].append)
+    line = str(caught.value)
+    assert line.startswith(f"evaluate base: {run}/completions.jsonl: cannot be written, no space")
+    assert line.endswith("; answers so far are kept, the same command goes on")
+    assert not (run / "seed-0" / "eval" / "base" / "done.json").exists()
+    log.clear()
+    run_recipe(recipe(arms={"a": ["sft"]}), run, say=[].append)
+    assert log == ["0:eval cot base", "0:eval cot sft", "report"]
 
 
 def test_a_stage_that_ended_before_its_marker_is_not_run_again(

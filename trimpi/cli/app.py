@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from trimpi.disk import disk_faults_named
 from trimpi.errors import UserError
 
 app = typer.Typer(
@@ -45,7 +46,8 @@ def command(group: typer.Typer, **options: Any) -> Callable[[Callable[..., None]
         @functools.wraps(function)
         def clean(*args: Any, **kwargs: Any) -> None:
             try:
-                function(*args, **kwargs)
+                with disk_faults_named(""):
+                    function(*args, **kwargs)
             except UserError as error:
                 for line in str(error).splitlines():
                     print(f"error: {line}", file=sys.stderr)

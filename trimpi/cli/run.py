@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from trimpi.cli.app import app, command
 from trimpi.cli.options import Output, RecipeFile, Sets, load, out, print_report, say
+from trimpi.disk import folder_problem
 from trimpi.errors import UserError
 
 
@@ -32,6 +33,8 @@ def run(
     recipe, folder = load(file, sets, output)
     out.print(f"[bold]{recipe.name}[/] -> {escape(str(folder))}")
     findings = check_recipe(recipe, folder, estimates=dry_run, overwrite=overwrite)
+    if problem := folder_problem(folder):
+        findings.problems.insert(0, problem)
     print_findings(out, findings)
     findings.stop_if_faulty()
     if dry_run:

@@ -24,18 +24,16 @@ MARKER = "whole.json"
 
 
 def resume_point(output: Path) -> Path | None:
-    """The last whole checkpoint of a stage folder; broken ones are removed.
+    """The last whole checkpoint of a stage folder; broken ones are removed, each with a warning.
 
     The log is cut back to the step of that checkpoint, so that no step is logged twice.
     """
-    folder = output / "checkpoints"
-    found: list[Path] = []
-    for checkpoint in folder.glob("checkpoint-*") if folder.is_dir() else ():
-        if _is_whole(checkpoint):
-            found.append(checkpoint)
-        else:
+    last = last_whole(output / "checkpoints")
+    instead = f"goes on from {last.name}" if last else "no whole one is left, so training starts"
+    for checkpoint in _all(output / "checkpoints"):
+        if fault := _fault(checkpoint):
+            print(f"warning: {checkpoint}: {fault}; removed, {instead}")
             shutil.rmtree(checkpoint)
-    last = max(found, key=_step, default=None)
     step = _step(last) if last is not None else 0
     rows = [row for row in read_metrics(output) if row["step"] <= step]
     if rows or (output / METRICS).is_file():
@@ -81,13 +79,28 @@ def train_on(trainer: Any, checkpoint: str | None, updates: int) -> int:
     return int(trainer.state.global_step)
 
 
+def last_whole(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a folder of checkpoints."""
+    return next((path for path in reversed(_all(folder)) if _fault(path) is None), None)
+
+
 def mark_whole(checkpoint: Path) -> None:
     """Record the files of a finished checkpoint."""
     write_json(checkpoint / MARKER, {"files": _sizes(checkpoint)})
 
 
 class CheckpointMarker(TrainerCallback):
-    """Marks each checkpoint once all of its files are written."""
+    """Marks each checkpoint once all of its files are written, and removes old ones after that.
+
+    Trainer's own `save_total_limit` removes before the new one is marked: with a limit of 1 a kill
+    in between would leave none.
+
+    Args:
+        keep_last: whole checkpoints that are kept.
+    """
+
+    def __init__(self, keep_last: int) -> None:
+        self._keep = keep_last
 
     def on_save(
         self,
@@ -100,15 +113,29 @@ class CheckpointMarker(TrainerCallback):
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # every process has written the state of its draws
         if state.is_world_process_zero:
-            mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            folder = Path(str(args.output_dir))
+            mark_whole(folder / f"checkpoint-{state.global_step}")
+            for old in _all(folder)[: -self._keep]:
+                shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _all(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, whole or not, oldest first."""
+    return sorted(folder.glob("checkpoint-*"), key=_step)
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None when it is whole."""
     marker = read_json(checkpoint / MARKER)
     if not isinstance(marker, dict) or not marker.get("files"):
-        return False
+        return "not whole, its writing was cut off"
     sizes = _sizes(checkpoint)
-    return all(sizes.get(name) == size for name, size in marker["files"].items())
+    for name, size in marker["files"].items():
+        if name not in sizes:
+            return f"damaged, {name} is missing"
+        if sizes[name] != size:
+            return f"damaged, {name} has {sizes[name]} of {size} bytes"
+    return None
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from trimpi.disk import bytes_text, size_of
 from trimpi.errors import UserError
 from trimpi.memory import estimate, read_size, size_text
 from trimpi.recipe import ModelConfig, RlConfig, StageConfig, TrainingConfig
 from trimpi.runs import read_metrics
+from trimpi.stages.checkpoints import last_whole
 from trimpi.stages.inputs import StageInputs
 
 LOOKED_AT = 16
@@ -41,6 +43,19 @@ def memory_faults_named(config: StageConfig, inputs: StageInputs) -> Iterator[No
             f"{what_to_lower(config, inputs.model_config)}{_estimated(config, inputs)}; "
             f"{kept_checkpoint(inputs.output / 'checkpoints')}"
         ) from None
+
+
+def kept_on_disk(inputs: StageInputs) -> str:
+    """The end of a line about a disk: what a stage needs there, and what it goes on from."""
+    checkpoints = inputs.output / "checkpoints"
+    last = last_whole(checkpoints)
+    needs = ""
+    if last is not None:
+        needs = f"a checkpoint takes {bytes_text(size_of(last))}; "
+    elif inputs.model.is_dir():
+        needs = f"the model that enters takes {bytes_text(size_of(inputs.model))}, a checkpoint "
+        needs += "up to three times as much; "
+    return f"{needs}{kept_checkpoint(checkpoints)}, the same command goes on"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -101,8 +116,8 @@ def check_loss(
 
 def kept_checkpoint(folder: Path) -> str:
     """Which checkpoint a stopped stage would go on from, in words."""
-    steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")]
-    return f"checkpoint-{max(steps)} is kept" if steps else "there is no checkpoint yet"
+    last = last_whole(folder)
+    return f"{last.name} is kept" if last is not None else "there is no checkpoint yet"
 
 
 def _estimated(config: TrainingConfig, inputs: StageInputs) -> str:

@@ -29,6 +29,7 @@ from trimpi.runs import STAGE, versions, write_json
 from trimpi.shard_merge import factors_of, merge_shards, weight_files
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import gradient_report
+from trimpi.stages.throughput import throughput_means
 
 
 def finish_stage(
@@ -91,6 +92,7 @@ def finish_stage(
             "output_digest": model_digest(folder),
             "seed": inputs.seed,
             "gradients": gradient_report(inputs.output),
+            "throughput": throughput_means(inputs.output),
             "verified": verified,
             **record,
             "seconds": round(time.time() - started, 1),

@@ -42,8 +42,12 @@ class MetricsLog(TrainerCallback):
             return
         row = {"step": state.global_step, **logs}
         row = {key: _plain(value) for key, value in row.items()}
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        try:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            error.filename = str(self._file)  # a write that fails names none
+            raise
         if args.disable_tqdm and time.monotonic() - self._said > self._every:
             self._said = time.monotonic()
             loss = logs.get("loss", math.nan)

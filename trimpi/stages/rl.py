@@ -207,7 +207,7 @@ def build_trainer(
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         callbacks=[
-            CheckpointMarker(),
+            CheckpointMarker(config.keep_last),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),
@@ -221,6 +221,7 @@ def build_trainer(
         add_reference(trainer, reference_of(config, inputs), inputs.model_config)
     adapters_in_float32(trainer.model)
     trainer.names = row_names(config.split, samples)
+    trainer.sequences_per_update = config.batch_size
     return trainer
 
 

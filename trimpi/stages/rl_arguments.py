@@ -131,7 +131,6 @@ def grpo_arguments(
         ours["scale_rewards"] = SCALES[config.advantage]
     defaults: dict[str, Any] = {
         "use_bias_correction_kl": False,  # the paper's KL term carries no ratio
-        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": not watched(),
         "dataloader_pin_memory": cuda,

@@ -20,10 +20,11 @@ from trimpi.stages.advantages import (
 )
 from trimpi.stages.chosen_rollouts import ChosenRolloutTrainer
 from trimpi.stages.rollout_metrics import QUANTITIES, WeightedMean
+from trimpi.stages.throughput import Throughput
 from trimpi.stages.two_views import policy_bearing_logps, policy_free_logps
 
 
-class ShapedRolloutTrainer(ChosenRolloutTrainer):
+class ShapedRolloutTrainer(Throughput, ChosenRolloutTrainer):
     """The trainer of the RL stage, with all of its options."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

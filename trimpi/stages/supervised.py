@@ -50,6 +50,7 @@ from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
+from trimpi.stages.throughput import Throughput
 
 Encode = Callable[[Any, Sample, frozenset[int]], tuple[Encoded, TokenBudget]]
 """(processor, sample, visual token ids) -> training sequence and its budget."""
@@ -57,7 +58,7 @@ SHOWN = 20
 """Faulty rows that are named one by one."""
 
 
-class SupervisedTrainer(ExactResume, SFTTrainer):
+class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
     """TRL's trainer on sequences that are encoded already; its loss is left as it is.
 
     Batches carry the places of their rows in the table (`place`), so that faults can name them.
@@ -185,7 +186,7 @@ def run_supervised(
         processing_class=processor,
         peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         callbacks=[
-            CheckpointMarker(),
+            CheckpointMarker(config.keep_last),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),
@@ -351,7 +352,6 @@ def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConf
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
     defaults: dict[str, Any] = {
-        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": not _watched(),
         "dataloader_pin_memory": torch.cuda.is_available(),

@@ -1,5 +1,6 @@
 """Failures of training in one line: memory that runs out, losses that are not finite."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from transformers import PreTrainedModel
 
 from tests.rl_cases import rl_config, rl_inputs
 from trimpi.errors import UserError
@@ -103,6 +105,52 @@ def test_memory_that_runs_out_in_a_stage(
     assert line.endswith("; checkpoint-1 is kept")
     if kind == "rl":
         assert "lower max_new_tokens (6) or prompts_per_step" in line and "reference " in line
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "log", "model"])
+def test_a_disk_that_fills_up_in_a_stage(
+    inputs: StageInputs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save = SupervisedTrainer._save_rng_state
+
+    def full_at_two(self: Any, *args: Any) -> None:
+        full() if self.state.global_step == 2 else save(self, *args)
+
+    config = SftConfig(batch_size=4, micro_batch_size=2, save_steps=1, max_steps=3)
+    inputs.output.mkdir()
+    log = inputs.output / "metrics.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+        if place == "checkpoint":
+            patch.setattr(SupervisedTrainer, "_save_rng_state", full_at_two)
+        elif place == "log":
+            log.symlink_to("/dev/full")
+        else:
+            patch.setattr(PreTrainedModel, "save_pretrained", full)
+            config = config.model_copy(update={"save_steps": None, "max_steps": 1})
+        run_job(job_of(config, inputs))
+    line = str(caught.value)
+    where = log if place == "log" else inputs.output
+    assert line.startswith(f"sft: {where}: cannot be written, no space is left on its disk (")
+    assert len(line.splitlines()) == 1 and line.endswith("the same command goes on")
+    assert not (inputs.output / "stage.json").exists() and not (inputs.output / "model").exists()
+    assert not (inputs.output / ".model.part").exists()
+    if place == "log":
+        assert "; there is no checkpoint yet, " in line
+        return
+    assert "; a checkpoint takes " in line and "; checkpoint-1 is kept, " in line
+    if place == "model":
+        return
+    assert (inputs.output / "checkpoints" / "checkpoint-2").is_dir()  # half of it
+    run_job(job_of(config, inputs))
+    assert "checkpoint-2: not whole, its writing was cut off; removed" in capsys.readouterr().out
+    stage = json.loads((inputs.output / "stage.json").read_text())
+    assert stage["resumed_from"] == "checkpoint-1" and stage["steps"] == 3
 
 
 def test_other_errors_pass_through(inputs: StageInputs) -> None:
