@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import trimpi.evaluate  # noqa: F401  whole, before a module of it is replaced
 from trimpi.errors import UserError
 from trimpi.pipeline import evaluate_arm, measured, prefixes, run_recipe
 from trimpi.recipe import Recipe
