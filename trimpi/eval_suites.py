@@ -24,10 +24,11 @@ from trimpi.benchmarks.table import print_summary
 from trimpi.benchmarks.wildguard import JUDGE_TOKENS, judge_question
 from trimpi.errors import UserError
 from trimpi.evaluate.store import COMPLETIONS, SCORES, SUMMARY, write_rows
+from trimpi.identities import stage_identity
 from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import PACKAGE, locate
-from trimpi.pipeline import alone_in, stage_identity
+from trimpi.pipeline import alone_in
 from trimpi.prompt import Message
 from trimpi.quiet import quiet
 from trimpi.recipe import ModelConfig, Recipe

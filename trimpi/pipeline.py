@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,14 @@ from trimpi.data_step import Say, minutes, prepare_data
 from trimpi.disk import disk_faults_named
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
+from trimpi.identities import Task, asked, evaluation_identity, identity_of
 from trimpi.launch import run_stage
 from trimpi.lock import held
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import locate
 from trimpi.quiet import quiet
-from trimpi.recipe import (
-    EfficiencyConfig,
-    InterpolateConfig,
-    Recipe,
-    StageConfig,
-    SupervisedConfig,
-)
+from trimpi.recipe import InterpolateConfig, Recipe
 from trimpi.recipe_file import dump_recipe
-from trimpi.recipe_rl import RlOptions
 from trimpi.recipe_rules import did_you_mean
 from trimpi.resolve import resolve_callable
 from trimpi.row_checks import check_replay, check_rows
@@ -55,35 +49,6 @@ from trimpi.runs import (
 )
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
-
-NO_EFFECT = ("logging_steps", "save_steps", "keep_last", "reliance_every")
-"""Keys of a stage that change nothing of its result, so that a change redoes nothing."""
-
-YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "texts": (None, ("texts_epochs",)),
-    "replay_ratio": (0.0, ()),
-    "kl_reference": ("start", ()),
-    "instance_filter": ("none", ("filter_rollouts", "filter_solved")),
-}
-"""Keys of a stage that older runs do not know: the value that switches each off, and the keys that
-mean nothing then."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What all seeds share: the recipe, its run folder, data and base model."""
-
-    recipe: Recipe
-    run: Path
-    model: Path
-    model_digest: str
-    data: Path
-    data_digest: str
-    skills: Path | None
-    skills_digest: str | None
-    replay: Path | None
-    replay_digest: str | None
-    overwrite: bool
 
 
 def run_recipe(
@@ -237,50 +202,6 @@ def _prepare(recipe: Recipe, run: Path, say: Say, overwrite: bool) -> Task:
     )
 
 
-def identity_of(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
-    """Everything that the model at the end of `chain` depends on."""
-    model = task.recipe.model.loading
-    stages = [task.recipe.stages[name] for name in chain]
-    replayed = any(isinstance(s, SupervisedConfig) and s.replay_ratio for s in stages)
-    return {
-        "stages": [stage_identity(stage) for stage in stages],
-        "model": {**model, "digest": task.model_digest},
-        "data": task.data_digest,
-        **({"replay": task.replay_digest} if replayed else {}),
-        "grader": make_grader(task.recipe.grader, "grader").identity,
-        "seed": seed,
-    }
-
-
-def stage_identity(stage: StageConfig) -> dict[str, Any]:
-    """The settings of a stage; younger keys only where they are used, so that older runs go on."""
-    settings = stage.model_dump(mode="json", exclude=set(NO_EFFECT))
-    unused = {k for k, off in RlOptions().model_dump(mode="json").items() if settings.get(k) == off}
-    unused |= {k for key, (off, more) in YOUNGER.items() if settings.get(key, off) == off
-              for k in (key, *more)}  # fmt: skip
-    return {key: value for key, value in settings.items() if key not in unused}
-
-
-def _evaluation_identity(task: Task, seed: int, chain: tuple[str, ...]) -> dict[str, Any]:
-    evaluation = _asked(task.recipe, chain).evaluation
-    left_out = {"skills", "targets", "batch_size"}
-    if evaluation.efficiency == EfficiencyConfig():
-        left_out.add("efficiency")  # which older runs do not know
-    if "retrieved" not in evaluation.settings:
-        left_out.add("retrieval")
-    left_out.add("referral")  # judged after, of completions that do not depend on it
-    measured = evaluation.model_dump(mode="json", exclude=left_out)
-    measured["settings"] = [name for name in measured["settings"] if name != "referral"]
-    return {**identity_of(task, seed, chain), "evaluation": measured, "skills": task.skills_digest}
-
-
-def _asked(recipe: Recipe, chain: tuple[str, ...]) -> Recipe:
-    """The recipe with the response format that this chain is asked for."""
-    names = ["base"] if not chain else [a for a, c in recipe.chains.items() if c == chain]
-    evaluation = recipe.evaluation.model_copy(update={"target": recipe.target_of(names[0])})
-    return recipe.model_copy(update={"evaluation": evaluation})
-
-
 def prefixes(recipe: Recipe) -> list[tuple[str, ...]]:
     """All chains to train, shared beginnings once, each after its own beginning."""
     found: dict[tuple[str, ...], None] = {}
@@ -307,7 +228,7 @@ def _open_folders(task: Task, seed: int) -> None:
         for chain in prefixes(task.recipe)
     ]
     wanted += [
-        (eval_folder(task.run, seed, chain), _evaluation_identity(task, seed, chain))
+        (eval_folder(task.run, seed, chain), evaluation_identity(task, seed, chain))
         for chain in measured(task.recipe, seed)
     ]
     for folder, identity in wanted:
@@ -373,7 +294,7 @@ def _progress(folder: Path) -> str:
 
 def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: Say) -> None:
     folder = eval_folder(task.run, seed, chain)
-    identity = _evaluation_identity(task, seed, chain)
+    identity = evaluation_identity(task, seed, chain)
     name = f"evaluate {chain_name(chain)}"
     grader = make_grader(task.recipe.grader, "grader")
     if begin(folder, identity, task.overwrite):
@@ -402,7 +323,7 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     with disk_faults_named(
         name, folder, lambda: "answers so far are kept, the same command goes on"
     ):
-        summary = evaluate(model, _asked(task.recipe, chain), data, skills, folder, grader, seed)
+        summary = evaluate(model, asked(task.recipe, chain), data, skills, folder, grader, seed)
         finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
     say(f"{name}: {minutes(time.time() - start)}")
 

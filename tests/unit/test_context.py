@@ -12,8 +12,8 @@ from trimpi.budget import policy_tokens
 from trimpi.checks import check_recipe
 from trimpi.context import check_context, long_policies
 from trimpi.errors import UserError
+from trimpi.identities import stage_identity
 from trimpi.memory import read_size
-from trimpi.pipeline import stage_identity
 from trimpi.processor import load_processor
 from trimpi.recipe import CptConfig, Recipe
 from trimpi.sample import DataFolder

@@ -14,7 +14,7 @@ from tests.evaluation_fakes import Scripted
 from trimpi.cli import app
 from trimpi.eval_suites import too_long
 from trimpi.generate import Generated
-from trimpi.pipeline import stage_identity
+from trimpi.identities import stage_identity
 from trimpi.recipe_file import load_recipe
 from trimpi.runs import STARTED, write_json
 

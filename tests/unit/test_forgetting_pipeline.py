@@ -12,8 +12,9 @@ from tests.unit.test_pipeline import log, recipe  # noqa: F401  fixtures
 from trimpi.checks import check_recipe
 from trimpi.console import print_findings
 from trimpi.errors import UserError
+from trimpi.identities import YOUNGER
 from trimpi.launch import run_stage
-from trimpi.pipeline import YOUNGER, run_recipe
+from trimpi.pipeline import run_recipe
 from trimpi.recipe import Recipe
 from trimpi.report.costs import costs
 from trimpi.report.load import load_run

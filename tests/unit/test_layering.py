@@ -25,7 +25,7 @@ LAYERS = {
         "trainer_fields", "token_estimate", "memory", "bertscore"},
     4: {"stages", "evaluate", "benchmarks"},
     5: {"ask", "breakeven", "compare", "export", "report", "show", "data_step", "launch",
-        "local_generator", "policy_view", "quiet", "seeds", "pipeline", "eval_suites",
+        "local_generator", "policy_view", "quiet", "seeds", "identities", "pipeline", "eval_suites",
         "vllm_generator", "checks", "plan", "row_checks", "context",
         "doctor", "data_view", "console", "model_command"},
     6: {"cli"},

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from trimpi.errors import UserError
-from trimpi.pipeline import stage_identity
+from trimpi.identities import stage_identity
 from trimpi.recipe import RlConfig
 from trimpi.recipe_rl import RlOptions
 from trimpi.schedule import plan_schedule

@@ -98,13 +98,13 @@ def test_unscored_and_half_judged_models_are_told(run: Path, tmp_path: Path) -> 
 def test_the_evaluation_does_not_depend_on_the_judge() -> None:
     from types import SimpleNamespace
 
-    from trimpi.pipeline import _evaluation_identity
+    from trimpi.identities import evaluation_identity
 
     def identity(**evaluation: Any) -> Any:
         raw = {"name": "r", "model": {"path": "m"}, "data": {"folder": "d"}}
         recipe = Recipe.model_validate(raw | {"evaluation": evaluation})
         task = SimpleNamespace(recipe=recipe, model_digest="m", data_digest="d", skills_digest=None)
-        return _evaluation_identity(task, 0, ())  # type: ignore[arg-type]
+        return evaluation_identity(task, 0, ())  # type: ignore[arg-type]
 
     plain = identity(settings=["no_policy"])
     judged = identity(settings=["no_policy", "referral"], referral={"limit": 3})
