@@ -1,7 +1,7 @@
 """Failures of training in one line: out of memory, a loss that is not a number."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def what_to_lower(config: TrainingConfig, model: ModelConfig) -> str:
 
 
 def check_loss(
-    loss: torch.Tensor, stage: str, step: int, rows: Sequence[str], checkpoints: Path
+    loss: torch.Tensor, stage: str, step: int, rows: Callable[[], Sequence[str]], checkpoints: Path
 ) -> None:
     """Stop a run whose loss is NaN or infinite, before a gradient of it exists.
 
@@ -98,7 +98,7 @@ def check_loss(
         loss: of a micro batch.
         stage: kind of the stage.
         step: the optimizer update under way, from 1.
-        rows: what the rows of the micro batch are called.
+        rows: gives what the rows of the micro batch are called; asked only where they are told.
         checkpoints: their folder.
 
     Raises:
@@ -107,7 +107,8 @@ def check_loss(
     value = float(loss.detach())
     if math.isfinite(value):
         return
-    shown = ", ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more" if rows[SHOWN:] else "")
+    names = rows()
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
     raise UserError(
         f"{stage}: step {step}: the loss is {value} on {shown or 'this batch'}; lower lr, or look "
         f"at these rows; {kept_checkpoint(checkpoints)}"

@@ -66,10 +66,13 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
-        places = inputs["place"].tolist() if "place" in inputs and self.names else []
-        names = [self.names[place] for place in dict.fromkeys(places)]
+
+        def rows() -> list[str]:
+            places = inputs["place"].tolist() if "place" in inputs and self.names else []
+            return [self.names[place] for place in dict.fromkeys(places)]
+
         folder = Path(str(self.args.output_dir))
-        check_loss(loss, "rl", self.state.global_step + 1, names, folder)
+        check_loss(loss, "rl", self.state.global_step + 1, rows, folder)
         if self.model.training:
             self._observe(inputs, inputs.get("old_per_token_logps", self._scored))
         return loss

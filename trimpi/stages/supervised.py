@@ -69,13 +69,17 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, refused where it is not finite."""
-        places = inputs.pop("place", torch.tensor([])).tolist()
+        places = inputs.pop("place", torch.tensor([]))
         found = super().compute_loss(model, inputs, *args, **kwargs)
         loss = found[0] if isinstance(found, tuple) else found
-        # The same rows again where the table holds each epoch's.
-        names = [self.names[place % len(self.names)] for place in places] if self.names else []
+
+        def rows() -> list[str]:
+            # The same rows again where the table holds each epoch's.
+            count = len(self.names)
+            return [self.names[place % count] for place in places.tolist()] if count else []
+
         folder = Path(str(self.args.output_dir))
-        check_loss(loss, self.stage, self.state.global_step + 1, names, folder)
+        check_loss(loss, self.stage, self.state.global_step + 1, rows, folder)
         return found
 
     rows_of_an_epoch: int | None = None

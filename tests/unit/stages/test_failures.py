@@ -207,10 +207,10 @@ def test_groups_that_do_not_divide_across_ranks(devices: int, line: str) -> None
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_loss_that_is_not_finite(tmp_path: Path, value: str) -> None:
-    check_loss(torch.tensor(3.0), "sft", 1, ["a"], tmp_path)
+    check_loss(torch.tensor(3.0), "sft", 1, lambda: ["a"], tmp_path)
     rows = [f"train row 'r{n}'" for n in range(10)]
     with pytest.raises(UserError) as caught:
-        check_loss(torch.tensor(float(value)), "sft", 7, rows, tmp_path)
+        check_loss(torch.tensor(float(value)), "sft", 7, lambda: rows, tmp_path)
     assert str(caught.value) == (
         f"sft: step 7: the loss is {value} on {', '.join(rows[:8])} and 2 more; lower lr, or look "
         "at these rows; there is no checkpoint yet"
