@@ -113,6 +113,9 @@ def check_recipe(
     for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
+            if isinstance(stage, RlConfig) and stage.validation is not None:
+                key = f"stages.{name}.validation.split"
+                _rows(found.rows.get("data"), stage.validation.split, key)
             texts = _text_rows(found.rows.get("data"), stage, f"stages.{name}.texts")
             if rows is not None:
                 schedule = plan_schedule(stage, rows, recipe.devices, f"stages.{name}", texts)

@@ -187,6 +187,11 @@ def _rows(
                 target = "answer"
             policy = data.policy_of(sample) if shown else None
             yield where, sample, partial(token_budget, processor, sample, policy, target, room)
+        if isinstance(stage, RlConfig) and stage.validation is not None:
+            for sample in data.read(stage.validation.split):
+                where = f"stages.{name}.validation: row {sample.id!r}"
+                room = stage.max_new_tokens
+                yield where, sample, partial(token_budget, processor, sample, None, "cot", room)
     asked = recipe.evaluation
     for setting in expand(asked.settings):
         if setting in ("efficiency", "referral"):

@@ -8,7 +8,7 @@ from trimpi.graders import make_grader
 from trimpi.recipe import EfficiencyConfig, Recipe, StageConfig, SupervisedConfig
 from trimpi.recipe_rl import RlOptions
 
-NO_EFFECT = ("logging_steps", "save_steps", "keep_last", "reliance_every")
+NO_EFFECT = ("logging_steps", "save_steps", "keep_last", "reliance_every", "validation")
 """Keys of a stage that change nothing of its result, so that a change redoes nothing."""
 
 YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {

@@ -91,6 +91,16 @@ class Teacher(Section):
     """Bound of the log-ratio of a token, in nats, both ways: tokens of style carry most of it."""
 
 
+class Validation(Section):
+    """Rows that are answered while the stage trains: greedy, without the policy."""
+
+    split: Annotated[str, Field(min_length=1)] = "test"
+    rows: PositiveInt = 100
+    """Evenly spread over the split; all if it has fewer."""
+    every: PositiveInt = 10
+    """Updates between two measurements; there is one before the first and one after the last."""
+
+
 class RlOptions(Section):
     """The keys of an RL stage that choose among these options."""
 
@@ -114,6 +124,7 @@ class RlOptions(Section):
     aware_weighting: Literal["none", "importance"] = "none"
     importance: Importance = Importance()
     teacher: Teacher | None = None
+    validation: Validation | None = None
     reliance_every: Count = 0
     """Rollout batches between two measurements of how much policy-aware completions rely on the
     policy, log p(o|x,P) - log p(o|x), one more forward pass each; 0 measures only where a weight

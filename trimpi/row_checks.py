@@ -39,6 +39,11 @@ def check_rows(
     users: list[tuple[str, str, int | None, TrainingConfig | None]] = [
         (name, stage.split, stage.limit, stage) for name, stage in recipe.trained.items()
     ]
+    users += [
+        (f"{name}.validation", stage.validation.split, None, None)
+        for name, stage in recipe.trained.items()
+        if isinstance(stage, RlConfig) and stage.validation is not None
+    ]
     texts = {s.texts for s in recipe.stages.values() if isinstance(s, CptConfig) and s.texts}
     users += [("", split, None, None) for split in sorted(texts)]
     users += [

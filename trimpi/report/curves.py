@@ -98,6 +98,9 @@ def panels(run: Run) -> Panels:
         name, kind = chain_name(chain).replace("+", " → "), stages[0].kind
         if kind == "rl":
             found.learning += _panel(name, "reward", stages, (("reward", "reward"),))
+            found.learning += _panel(
+                name, "accuracy on held-out rows", stages, (("", "validation/accuracy"),), True
+            )
             aware = any(AWARE in row for stage in stages for row in stage.steps)
             for title, share, metrics in ROLLOUT_PANELS if aware else ():
                 found.rollouts += _panel(name, title, stages, metrics, share)

@@ -48,10 +48,10 @@ class MetricsLog(TrainerCallback):
         except OSError as error:
             error.filename = str(self._file)  # a write that fails names none
             raise
-        if args.disable_tqdm and time.monotonic() - self._said > self._every:
+        if args.disable_tqdm and "loss" in logs and time.monotonic() - self._said > self._every:
             self._said = time.monotonic()
-            loss = logs.get("loss", math.nan)
-            print(f"{self._name}: step {state.global_step}/{state.max_steps}, loss {loss:.4g}")
+            loss = f"loss {logs['loss']:.4g}"
+            print(f"{self._name}: step {state.global_step}/{state.max_steps}, {loss}")
 
 
 class FiniteGradients(TrainerCallback):

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PrinterCallback
+from transformers import PrinterCallback, Trainer
 
 from trimpi.batch import collate, encode_text, turn_of
 from trimpi.errors import UserError
@@ -63,6 +63,7 @@ from trimpi.stages.rl_arguments import (
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
+from trimpi.stages.validation import ValidationCurve, spread_rows, validate
 from trimpi.trainer_fields import engine_missing
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
@@ -216,6 +217,8 @@ def build_trainer(
         source=prompt_source([samples[row] for row in order], config, inputs.seed),
     )
     trainer.remove_callback(PrinterCallback)
+    if config.validation is not None:
+        trainer.add_callback(validation_curve(config, inputs, trainer))
     model.config._name_or_path = locate(inputs.model)
     if config.kl_reference == "base" and config.lora is not None:
         add_reference(trainer, reference_of(config, inputs), inputs.model_config)
@@ -223,6 +226,28 @@ def build_trainer(
     trainer.names = row_names(config.split, samples)
     trainer.sequences_per_update = config.batch_size
     return trainer
+
+
+def validation_curve(
+    config: RlConfig, inputs: StageInputs, trainer: ShapedRolloutTrainer
+) -> ValidationCurve:
+    """What measures the model while it trains, as `config.validation` says."""
+    asked = config.validation
+    assert asked is not None
+    rows = spread_rows(inputs.data.read(asked.split), asked.rows)
+    file = str(inputs.data.root / f"{asked.split}.jsonl")
+
+    def measure() -> dict[str, float]:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        processor = trainer.processing_class
+        generate = TransformersGenerator(model, processor, config.micro_batch_size, watched())
+        return validate(generate, rows, inputs.grader, config.max_new_tokens, file)
+
+    def log(found: dict[str, float]) -> None:
+        # TRL's own would take the means that it gathers for the next logged step along.
+        Trainer.log(trainer, found)
+
+    return ValidationCurve(measure, log, asked.every, config.kind)
 
 
 def check_rollouts(

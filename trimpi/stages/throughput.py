@@ -1,6 +1,6 @@
 """Tokens and rollouts a second, and the share of a device's peak that training uses.
 
-Rates are over the logging interval, in wall time: generation, grading and saving count.
+Rates are over the logging interval, in wall time: generation, grading, validation and saving count.
 """
 
 import re
