@@ -64,6 +64,8 @@ def given(trainer: Any, completions: list[list[int]]) -> None:
     marks = trainer.aware_rows(len(completions)) if hasattr(trainer, "layout") else []
     halves = [[c for c, mark in zip(completions, marks, strict=True) if mark is wanted]
               for wanted in (False, True)] if any(marks) else [completions]  # fmt: skip
+    if getattr(trainer, "shares", False):
+        halves = [[completion for half in halves for completion in half]]
     calls = iter(halves)
     trainer._generate_single_turn = lambda *args, **kwargs: (next(calls), None)
 

@@ -10,12 +10,12 @@ from tests.tiny_models import FAMILIES, missing, qwen2_5_vl
 from trimpi.batch import Encoded, encode_text
 from trimpi.errors import UserError
 from trimpi.evaluate.model_server import TransformersServer
-from trimpi.evaluate.prefix import lay_out, shared_prefix, size_in_bytes
 from trimpi.evaluate.serving import WAYS
 from trimpi.evaluate.settings import Request
 from trimpi.model import load_model, load_processor
 from trimpi.pictures import store_of
 from trimpi.policy import ImagePart, Policy, TextPart
+from trimpi.prefix import lay_out, shared_prefix, size_in_bytes
 from trimpi.recipe import ModelConfig
 from trimpi.sample import Sample
 

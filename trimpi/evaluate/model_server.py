@@ -14,7 +14,10 @@ from transformers import DynamicCache
 
 from trimpi.batch import Encoded, encode_text
 from trimpi.errors import UserError
-from trimpi.evaluate.prefix import (
+from trimpi.evaluate.serving import NO_MEMORY, WAYS, Prefix, Prepared, Timing
+from trimpi.evaluate.settings import Request
+from trimpi.pictures import store_of
+from trimpi.prefix import (
     Inputs,
     Pixels,
     following,
@@ -26,9 +29,6 @@ from trimpi.evaluate.prefix import (
     shared_prefix,
     size_in_bytes,
 )
-from trimpi.evaluate.serving import NO_MEMORY, WAYS, Prefix, Prepared, Timing
-from trimpi.evaluate.settings import Request
-from trimpi.pictures import store_of
 from trimpi.processor import visual_token_ids
 from trimpi.prompt import build_messages
 from trimpi.sample import Sample

@@ -19,7 +19,6 @@ from trimpi.stages.dynamic_sampling import DynamicRecord, refill
 from trimpi.stages.guided_rollouts import GuidedRolloutTrainer
 from trimpi.stages.policy_share import PolicyShare
 from trimpi.stages.prompt_source import PromptSource
-from trimpi.stages.rollout_rows import with_pictures
 from trimpi.stages.rollouts import Group, Rolled, Sampled, mean_abs_advantage
 
 STATE = "rollouts.json"
@@ -130,7 +129,7 @@ class ChosenRolloutTrainer(GuidedRolloutTrainer):
         count = len(prompts) * size // self.accelerator.num_processes
         first = self.accelerator.process_index * count
         places = [prompts[place // size] for place in range(first, first + count)]
-        inputs = with_pictures([self.train_dataset[place] for place in places])
+        inputs = [self.train_dataset[place] for place in places]
         rows = [int(row["row"]) for row in inputs]
         free = [row["prompt"] for row in inputs]
         full = [row.get("prompt_with_policy", []) for row in inputs]

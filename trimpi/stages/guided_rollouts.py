@@ -6,7 +6,7 @@ import torch
 from accelerate.utils import gather_object
 
 from trimpi.prompt import Message
-from trimpi.stages.policy_rollout import PolicyRolloutTrainer
+from trimpi.stages.policy_rollout import Half, PolicyRolloutTrainer
 from trimpi.stages.rewards import Graded
 from trimpi.stages.rollouts import Rolled, Sampled
 
@@ -30,7 +30,7 @@ class GuidedRolloutTrainer(PolicyRolloutTrainer):
         the policy gets policy-free completions in the other places too.
         """
         size, first = self.num_generations, self.accelerator.process_index * len(rows)
-        drawn = self._sample(free, [not place for place in places], self.layout.count(False))
+        drawn = self._sample(Half(free, [not mark for mark in places], self.layout.count(False)))
         graded = self._graded(rows, drawn)
         solved = [
             row in graded and (graded[row].accuracy or 0.0) >= SOLVED for row in range(len(rows))
@@ -60,7 +60,7 @@ class GuidedRolloutTrainer(PolicyRolloutTrainer):
         chosen, missing = list(wanted), most - sum(wanted)
         for row in [row for row, place in enumerate(places) if place and not wanted[row]][:missing]:
             chosen[row] = True
-        sampled = self._sample(prompts, chosen, self.layout.count(True)) if most else {}
+        sampled = self._sample(Half(prompts, chosen, self.layout.count(True))) if most else {}
         return {row: found for row, found in sampled.items() if wanted[row]}
 
     def _graded(self, rows: Sequence[int], drawn: dict[int, Sampled]) -> dict[int, Graded]:

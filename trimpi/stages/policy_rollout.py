@@ -23,9 +23,14 @@ import torch
 from transformers.generation import GenerationMode
 from trl import GRPOTrainer
 
+from trimpi.batch import encode_text
+from trimpi.group_decoding import Prompts, can_share, decode
 from trimpi.group_layout import aware_in_group, aware_rows
+from trimpi.pictures import store_of
+from trimpi.processor import visual_token_ids
 from trimpi.prompt import Message
 from trimpi.row_draws import sample_by_row, uniforms
+from trimpi.shared_attention import NotShared
 from trimpi.stages.grpo import ObservedGRPOTrainer
 from trimpi.stages.rollout_rows import with_pictures
 from trimpi.stages.rollouts import Sampled
@@ -46,6 +51,24 @@ _PRIVATE: dict[str, tuple[str, ...]] = {
 for _name, _parameters in _PRIVATE.items():
     if tuple(inspect.signature(getattr(GRPOTrainer, _name)).parameters)[1:] != _parameters:
         raise ImportError(f"trl's GRPOTrainer.{_name} has changed; install trl>=1.16,<1.17")
+
+
+@dataclass(frozen=True)
+class Half:
+    """Rows of this process that are generated from one view of their prompts.
+
+    `prompts` are by row, pictures by path; `chosen` says which rows, of each group the same
+    `in_group` places.
+    """
+
+    prompts: Sequence[list[Message]]
+    chosen: Sequence[bool]
+    in_group: int
+
+    @property
+    def rows(self) -> list[int]:
+        """The chosen ones."""
+        return [row for row, mark in enumerate(self.chosen) if mark]
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,8 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         """What the draws of rollouts belong to, beside the seed: rollout batch, try."""
         self.draws_by_row = generation != "plain" and self._decodes_here()
         """Whether what is drawn depends on row and place alone (`row_draws`)."""
+        self.shares = self.draws_by_row and self._can_share()
+        """Whether keys and values of prompts are kept once (`group_decoding`)."""
 
     def _decodes_here(self) -> bool:
         """Whether tokens are chosen one by one by transformers: no engine, no search by beams."""
@@ -92,6 +117,17 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             return False
         known = (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
         return self.generation_config.get_generation_mode() in known
+
+    def _can_share(self) -> bool:
+        if self.generation_config.cache_implementation is not None:
+            return False  # the recipe asks for another cache
+        if reason := can_share(self.accelerator.unwrap_model(self.model)):
+            self._say_plain(reason)
+        return not reason
+
+    def _say_plain(self, reason: str) -> None:
+        if self.is_world_process_zero():
+            print(f"rl: each completion reads its prompt anew: the model cannot share, {reason}")
 
     def generates_itself(self) -> bool:
         """Whether `_draw` takes the place of TRL's generation."""
@@ -105,7 +141,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         training, self.last_rows = self.model.training, inputs
         inputs = with_pictures(inputs)
         if training and self.generates_itself():
-            self._with_policy = [row.get("prompt_with_policy", []) for row in inputs]
+            self._with_policy = [row.get("prompt_with_policy", []) for row in self.last_rows]
         try:
             output = dict(super()._generate_and_score_completions(inputs))
         finally:
@@ -125,7 +161,8 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         if self._with_policy is None:
             return tuple(super()._generate(prompts))
         aware = self.aware_rows(len(prompts))
-        rows = self._draw(prompts, self._with_policy, aware)
+        by_path = [row["prompt"] for row in self.last_rows]
+        rows = self._draw(by_path, self._with_policy, aware)
         copies = self._copies(len(prompts), self.num_generations)
         scored_ids, images, _ = self._tokenize_prompts(prompts[::copies])
         scored_ids = _repeat(scored_ids, copies)
@@ -150,47 +187,87 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         aware: Sequence[bool],
     ) -> list[Sampled]:
         """Completions of both halves, by row of this process, in the group layout."""
-        # Every process makes both calls, in this order: they may hold collective operations.
-        sampled = self._sample(prompts, [not mark for mark in aware], self.layout.count(False))
+        halves = [Half(prompts, [not mark for mark in aware], self.layout.count(False))]
         if any(self.layout):
-            sampled |= self._sample(with_policy, aware, self.layout.count(True))
+            halves.append(Half(with_policy, aware, self.layout.count(True)))
+        sampled = self._sample(*halves)
         rows = [sampled[row] for row in range(len(prompts))]
         self._count_tokens(sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows))
         return rows
 
-    def _sample(
-        self, prompts: list[list[Message]], chosen: Sequence[bool], in_group: int
-    ) -> dict[int, Sampled]:
-        """Completions of the chosen rows, by row; the copies of a prompt are encoded once.
+    def _sample(self, *halves: Half) -> dict[int, Sampled]:
+        """Completions of the chosen rows of all halves, by row."""
+        if self.shares:
+            try:
+                return self._sample_together(halves)
+            except NotShared as error:
+                self.shares = False
+                self._say_plain(str(error))
+        sampled = {}
+        # Every process makes all calls, in this order: they may hold collective operations.
+        for half in halves:
+            sampled |= self._sample_half(half)
+        return sampled
 
-        Args:
-            prompts: by row of this process.
-            chosen: by row; of each group the same `in_group` places.
-            in_group: rows of a group that are chosen.
-        """
-        rows = [row for row, mark in enumerate(chosen) if mark]
-        copies = self._copies(len(prompts), in_group)
-        ids, images, fields = self._tokenize_prompts([prompts[row] for row in rows[::copies]])
+    def _sample_together(self, halves: Sequence[Half]) -> dict[int, Sampled]:
+        """In one loop, each prompt read once."""
+        rows, ids, copies, encoded = [], [], [], []
+        for half in halves:
+            some = self._copies(len(half.prompts), half.in_group)
+            found = [
+                encode_text(self.processing_class, half.prompts[row]) for row in half.rows[::some]
+            ]
+            rows += half.rows
+            ids += _repeat([row.input_ids for row in found], some)
+            copies += [some] * len(found)
+            encoded += found
+        tokenizer, store = self.processing_class.tokenizer, store_of(self.processing_class)
+        visual = visual_token_ids(self.model.config, tokenizer)
+        prompts = Prompts(
+            encoded,
+            copies,
+            tokenizer.pad_token_id,
+            store.pixels,
+            lambda path: store.expansion(path).ids,
+            frozenset(visual),
+            self.args.per_device_train_batch_size,
+        )
+        with self._drawing(len(halves[0].prompts), rows, partial(decode, prompts=prompts)):
+            completions, _ = self._generate_single_turn(
+                [row.input_ids for row in encoded], None, {}, 1
+            )
+        sampled = (Sampled(*row, None) for row in zip(ids, completions, strict=True))
+        return dict(zip(rows, sampled, strict=True))
+
+    def _sample_half(self, half: Half) -> dict[int, Sampled]:
+        """By TRL; the copies of a prompt are encoded once."""
+        rows = half.rows
+        copies = self._copies(len(half.prompts), half.in_group)
+        shown = with_pictures([{"prompt": half.prompts[row]} for row in rows[::copies]])
+        ids, images, fields = self._tokenize_prompts([row["prompt"] for row in shown])
         if self.use_vllm:
             # One entry a row: a vLLM server takes every `in_group`th of those of all processes.
             images = _repeat(images, copies) if images is not None else None
             repeated = _repeat(ids, copies)
-            completions, logprobs = self._generate_single_turn(repeated, images, {}, in_group)
+            completions, logprobs = self._generate_single_turn(repeated, images, {}, half.in_group)
         else:
             self.generation_config.num_return_sequences = copies
             try:
-                with self._drawing(len(prompts), rows):
-                    generated = self._generate_single_turn(ids, images, fields, in_group)
+                with self._drawing(len(half.prompts), rows, sample_by_row):
+                    completions, logprobs = self._generate_single_turn(
+                        ids, images, fields, half.in_group
+                    )
             finally:
                 self.generation_config.num_return_sequences = 1
-            completions, logprobs = generated
         if logprobs is None:
             logprobs = [None] * len(rows)
         sampled = map(Sampled, _repeat(ids, copies), completions, logprobs)
         return dict(zip(rows, sampled, strict=True))
 
     @contextmanager
-    def _drawing(self, count: int, rows: Sequence[int]) -> Iterator[None]:
+    def _drawing(
+        self, count: int, rows: Sequence[int], choose: Callable[..., Any]
+    ) -> Iterator[None]:
         """While TRL generates for these `rows` of the `count` of this process: draws by row."""
         if not self.draws_by_row:
             yield
@@ -200,7 +277,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         numbers = uniforms(key, places, self.generation_config.max_new_tokens)
         # The object that TRL unwraps: it may wrap adapters, or have its weights in shards.
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        with generating_by(model, partial(sample_by_row, numbers=numbers)):
+        with generating_by(model, partial(choose, numbers=numbers)):
             yield
 
     def _copies(self, rows: int, in_group: int) -> int:

@@ -20,7 +20,7 @@ from tests.rl_cases import (
 from trimpi.batch import collate, encode_text
 from trimpi.prompt import build_messages
 from trimpi.sample import DataFolder
-from trimpi.stages.rollout_rows import with_pictures
+from trimpi.stages.policy_rollout import Half
 
 WORDS = ["Condition 1", "Yes. Case 1", "No", "\\boxed{Case 2}", "red", "is there", "blue", "Go to"]
 
@@ -119,7 +119,7 @@ def test_draws_follow_seed_batch_and_try(trainer: Any) -> None:
     found = []
     for draws in ((0, 0), (0, 1), (1, 0), (0, 0)):
         trainer.draws = draws
-        drawn = trainer._sample([row["prompt"] for row in with_pictures(rows)], [True] * 8, 4)
+        drawn = trainer._sample(Half([row["prompt"] for row in rows], [True] * 8, 4))
         found.append([drawn[row].completion_ids for row in range(8)])
     assert found[0] == found[3] and found[0] != found[1] != found[2] != found[0]
     assert torch.equal(torch.get_rng_state(), state)

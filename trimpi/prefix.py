@@ -7,8 +7,10 @@ their own (multimodal rotary embedding) number what follows a picture otherwise 
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -90,8 +92,16 @@ def positions(model: Any, tokens: dict[str, Tensor], pixels: dict[str, Tensor]) 
 
 def forward(model: Any, inputs: Inputs, cache: DynamicCache) -> Tensor:
     """Logits of the last position [B, V]; `cache` grows by the inputs."""
-    output = model(**inputs.tensors, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    named = {_cache_argument(type(model)): cache}
+    output = model(**inputs.tensors, **named, use_cache=True, logits_to_keep=1)
     return torch.as_tensor(output.logits[:, -1])
+
+
+@lru_cache
+def _cache_argument(kind: type[Any]) -> str:
+    """What models call it; `past_key_values` until transformers 5.24."""
+    known = inspect.signature(kind.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def following(inputs: Inputs, tokens: Tensor) -> Inputs:
