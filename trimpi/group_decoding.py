@@ -18,7 +18,7 @@ from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 
 from trimpi.batch import Encoded
-from trimpi.prefix import Inputs, Pixels, forward, lay_out, prefix_inputs, share
+from trimpi.prefix import Inputs, Pixels, forward, lay_out, layers_of, prefix_inputs, share
 from trimpi.row_draws import drawn, in_step
 from trimpi.shared_attention import Readers, SegmentedCache, SegmentedLayer, shared_attention
 
@@ -127,6 +127,10 @@ def decode(
         with torch.no_grad():
             cache, logits, positions = prefill(model, prompts)
             device = logits.device
+            for process in logits_processor:
+                # Padding by prompt, of the prompts as they came; `_seen` has none.
+                if isinstance(getattr(process, "prompt_ignore_length", None), Tensor):
+                    process.prompt_ignore_length = None
             loop = _Loop(
                 model,
                 cache,
@@ -146,7 +150,8 @@ def decode(
 
 
 def prefill(model: Any, prompts: Prompts) -> tuple[SegmentedCache, Tensor, Tensor]:
-    """Keys and values of all prompts as segments, first logits [R, V], last positions [..., R, 1]."""
+    """All prompts as segments of a cache, their first logits [R, V] and last positions
+    [..., R, 1], both by row."""
     count = len(prompts.rows)
     starts = np.concatenate([[0], np.cumsum(prompts.copies)])
     places = [list(range(starts[n], starts[n + 1])) for n in range(count)]
@@ -161,7 +166,7 @@ def prefill(model: Any, prompts: Prompts) -> tuple[SegmentedCache, Tensor, Tenso
             asked = (prompts.pad, prompts.pixels, family.prefix, family.shown)
             prefix = DynamicCache(config=model.config)
             forward(model, prefix_inputs(model, first, *asked).to(model), prefix)
-            segments.append([(layer.keys, layer.values) for layer in prefix.layers])
+            segments.append([(layer.keys, layer.values) for layer in layers_of(prefix)])
             everyone = [place for member in family.members for place in places[member]]
             readers.append(_readers([everyone], None, model.device))
         for batch in _cut(family.members, prompts.micro_batch):
@@ -174,7 +179,7 @@ def prefill(model: Any, prompts: Prompts) -> tuple[SegmentedCache, Tensor, Tenso
             # Copies, so that those of the beginning, which lie before them, can go.
             own = [
                 (k[:, :, family.prefix :].clone(), v[:, :, family.prefix :].clone())
-                for k, v in ((layer.keys, layer.values) for layer in cache.layers)
+                for k, v in ((layer.keys, layer.values) for layer in layers_of(cache))
             ]
             segments.append(own)
             readers.append(_readers([places[n] for n in batch], mask, model.device))
@@ -206,8 +211,8 @@ class _Loop:
         seen: Tensor,
         length: int,
         numbers: Tensor | None,
-        process: LogitsProcessorList,
-        stops: StoppingCriteriaList,
+        process: Callable[..., Tensor],
+        stops: Callable[..., Tensor],
     ) -> None:
         self._model, self._cache, self._positions = model, cache, positions
         self._seen, self._length, self._numbers = seen, length, numbers

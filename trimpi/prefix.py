@@ -92,13 +92,14 @@ def positions(model: Any, tokens: dict[str, Tensor], pixels: dict[str, Tensor]) 
 
 def forward(model: Any, inputs: Inputs, cache: DynamicCache) -> Tensor:
     """Logits of the last position [B, V]; `cache` grows by the inputs."""
-    named = {_cache_argument(type(model)): cache}
+    kind: Any = type(model)
+    named = {_cache_argument(kind): cache}
     output = model(**inputs.tensors, **named, use_cache=True, logits_to_keep=1)
     return torch.as_tensor(output.logits[:, -1])
 
 
 @lru_cache
-def _cache_argument(kind: type[Any]) -> str:
+def _cache_argument(kind: Any) -> str:
     """What models call it; `past_key_values` until transformers 5.24."""
     known = inspect.signature(kind.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
@@ -130,7 +131,7 @@ def share(cache: DynamicCache, batch: int) -> DynamicCache:
     """
     shared = copy.copy(cache)
     shared.layers = []
-    for original in _layers(cache):
+    for original in layers_of(cache):
         layer = copy.copy(original)
         layer.keys = layer.keys.expand(batch, -1, -1, -1)
         layer.values = layer.values.expand(batch, -1, -1, -1)
@@ -142,12 +143,13 @@ def size_in_bytes(cache: DynamicCache) -> int:
     """Memory of all keys and values."""
     return sum(
         tensor.numel() * tensor.element_size()
-        for layer in _layers(cache)
+        for layer in layers_of(cache)
         for tensor in (layer.keys, layer.values)
     )
 
 
-def _layers(cache: DynamicCache) -> list[Any]:
+def layers_of(cache: DynamicCache) -> list[Any]:
+    """Its layers, whose keys and values are [B, H, T, D]."""
     return list(cache.layers)
 
 

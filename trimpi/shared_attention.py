@@ -68,6 +68,9 @@ class SegmentedLayer(DynamicLayer):
         self.segments, self._length, self.grown = list(segments), length, 0
         self.is_initialized = True
 
+    keys: Any
+    values: Any
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -96,7 +99,6 @@ class SegmentedLayer(DynamicLayer):
 
     def keep(self, alive: Tensor, segments: Sequence[int]) -> None:
         """Only the rows `alive` go on, and only these segments are still read."""
-        assert self.keys is not None and self.values is not None
         self.keys, self.values = self.keys[alive], self.values[alive]
         self.segments = [self.segments[number] for number in segments]
 
@@ -132,7 +134,7 @@ _current: ContextVar[SegmentedCache] = ContextVar("segmented cache")
 def shared_attention(model: Any, cache: SegmentedCache) -> Iterator[None]:
     """Inside, the language model of `model` attends to `cache`, one new token a row."""
     kind = type(model.config.get_text_config())
-    found = (getattr(module, "config", None) for module in model.modules())
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     configs = {id(config): config for config in found if type(config) is kind}
     before = {key: config._attn_implementation for key, config in configs.items()}
     token = _current.set(cache)

@@ -203,7 +203,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             except NotShared as error:
                 self.shares = False
                 self._say_plain(str(error))
-        sampled = {}
+        sampled: dict[int, Sampled] = {}
         # Every process makes all calls, in this order: they may hold collective operations.
         for half in halves:
             sampled |= self._sample_half(half)

@@ -119,7 +119,7 @@ def test_exhaustion_trains_on_what_there_is_and_warns(
     trainer = make(Silent(set(range(8)), 0.0), dynamic_sampling={"max_tries": 3})
     with recorded(trainer, "_generate_single_turn") as calls:
         output = trainer._generate_and_score_completions(rollout_rows(trainer))
-    assert len(calls) == 6  # both halves, three times
+    assert len(calls) == 3  # both halves together
     assert output["advantages"].tolist() == [0.0] * 8
     assert logged(trainer, "rollout/dynamic/exhausted") == 1
     assert "warning: rl: step 1: dynamic sampling: 0 of 6 groups" in capsys.readouterr().out

@@ -69,12 +69,21 @@ def test_aware_rows_are_generated_with_the_policy_and_scored_without(
     assert torch.equal(output["mm_token_type_ids"][:, : types.shape[1]], types)
 
 
-def test_a_prompts_copies_are_encoded_once_in_one_call_a_half(trainer: Any) -> None:
+@pytest.mark.parametrize("generation", ["shared", "plain"])
+def test_a_prompts_copies_are_encoded_once(
+    generation: str, qwen: Path, data: DataFolder, tmp_path: Path
+) -> None:
+    """All in one call, or a call a half."""
+    config = rl_config(generation=generation)
+    trainer: Any = make_trainer(config, rl_inputs(qwen, data, tmp_path / "rl"))
     trainer.model.train()
     with recorded(trainer, "_generate_single_turn") as calls:
         output = trainer._generate_and_score_completions(rollout_rows(trainer))
-    assert [len(ids) for ids, *_ in calls] == [2, 2]  # two prompts without, two with the policy
-    assert len(calls[0][0][0]) < len(calls[1][0][0])
+    asked = [ids for ids, *_ in calls]
+    if generation == "shared":
+        asked = [asked[0][:2], asked[0][2:]]
+    assert [len(ids) for ids in asked] == [2, 2]  # two prompts without, two with the policy
+    assert len(asked[0][0]) < len(asked[1][0])
     assert output["completion_ids"].shape[0] == 8
     assert trainer.generation_config.num_return_sequences == 1
 
