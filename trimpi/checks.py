@@ -120,7 +120,7 @@ def check_recipe(
     for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
-            if isinstance(stage, RlConfig) and stage.validation is not None:
+            if isinstance(stage, RolloutConfig) and stage.validation is not None:
                 key = f"stages.{name}.validation.split"
                 _rows(found.rows.get("data"), stage.validation.split, key)
             texts = _text_rows(found.rows.get("data"), stage, f"stages.{name}.texts")

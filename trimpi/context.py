@@ -187,7 +187,7 @@ def _rows(
                 target = "answer"
             policy = data.policy_of(sample) if shown else None
             yield where, sample, partial(token_budget, processor, sample, policy, target, room)
-        if isinstance(stage, RlConfig) and stage.validation is not None:
+        if isinstance(stage, RolloutConfig) and stage.validation is not None:
             for sample in data.read(stage.validation.split):
                 where = f"stages.{name}.validation: row {sample.id!r}"
                 room = stage.max_new_tokens

@@ -17,7 +17,7 @@ from trimpi.recipe_fields import (
     PositiveInt,
     Section,
 )
-from trimpi.recipe_rl import RlOptions, option_problems
+from trimpi.recipe_rl import RlOptions, Validation, option_problems
 from trimpi.recipe_rules import OWNED_TRAINER_KEYS
 
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
@@ -188,6 +188,8 @@ class RolloutConfig(TrainingConfig):
     group_size: PositiveInt
     updates_per_rollout: PositiveInt = 1
     """Optimizer updates made from one rollout batch, each on an equal share of its prompts."""
+    validation: Validation | None = None
+    """Held-out rows answered while the stage trains; None for none."""
     temperature: PositiveFloat = 1.0
     max_new_tokens: PositiveInt = 512
 

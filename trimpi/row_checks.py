@@ -42,7 +42,7 @@ def check_rows(
     users += [
         (f"{name}.validation", stage.validation.split, None, None)
         for name, stage in recipe.trained.items()
-        if isinstance(stage, RlConfig) and stage.validation is not None
+        if isinstance(stage, RolloutConfig) and stage.validation is not None
     ]
     texts = {s.texts for s in recipe.stages.values() if isinstance(s, CptConfig) and s.texts}
     users += [("", split, None, None) for split in sorted(texts)]

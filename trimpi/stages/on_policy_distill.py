@@ -50,6 +50,7 @@ from trimpi.stages.rl import SELFTEST, shared
 from trimpi.stages.rl_arguments import BatchPlan, device_count, grpo_arguments, plan_batches
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
+from trimpi.stages.validation import validation_curve
 from trimpi.trainer_fields import engine_missing
 
 
@@ -160,6 +161,8 @@ def build_trainer(
         shown=lambda row: build_messages(samples[row], inputs.data.policy_of(samples[row])),
     )
     trainer.remove_callback(PrinterCallback)
+    if config.validation is not None:
+        trainer.add_callback(validation_curve(config, inputs, trainer))
     adapters_in_float32(trainer.model)
     copied = None
     if config.lora is None or config.teacher == "base":

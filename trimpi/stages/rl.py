@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback
 
 from trimpi.batch import collate, encode_text, turn_of
 from trimpi.errors import UserError
@@ -63,7 +63,7 @@ from trimpi.stages.rl_arguments import (
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
-from trimpi.stages.validation import ValidationCurve, spread_rows, validate
+from trimpi.stages.validation import validation_curve
 from trimpi.trainer_fields import engine_missing
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
@@ -120,7 +120,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     if not checkpoint:
         check_rollouts(config, inputs, [samples[row] for row in rows], trainer)
     updates = train(trainer, checkpoint, plan.updates)
-    record |= trainer.rollout_record()
+    record |= trainer.rollout_record() | trainer.picture_record()
     record |= {"steps": updates, "sequences": updates * config.batch_size}
     # A resume after the last update does not bring the trainer's count back.
     record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
@@ -128,6 +128,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
         record["instances"] = summary(inputs.output)
     record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
+    trainer.release_pictures()
     trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     del trainer, model
     free_memory()
@@ -225,29 +226,9 @@ def build_trainer(
     adapters_in_float32(trainer.model)
     trainer.names = row_names(config.split, samples)
     trainer.sequences_per_update = config.batch_size
+    trainer.scoring = config.scoring
+    trainer.share_pictures()
     return trainer
-
-
-def validation_curve(
-    config: RlConfig, inputs: StageInputs, trainer: ShapedRolloutTrainer
-) -> ValidationCurve:
-    """What measures the model while it trains, as `config.validation` says."""
-    asked = config.validation
-    assert asked is not None
-    rows = spread_rows(inputs.data.read(asked.split), asked.rows)
-    file = str(inputs.data.root / f"{asked.split}.jsonl")
-
-    def measure() -> dict[str, float]:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        processor = trainer.processing_class
-        generate = TransformersGenerator(model, processor, config.micro_batch_size, watched())
-        return validate(generate, rows, inputs.grader, config.max_new_tokens, file)
-
-    def log(found: dict[str, float]) -> None:
-        # TRL's own would take the means that it gathers for the next logged step along.
-        Trainer.log(trainer, found)
-
-    return ValidationCurve(measure, log, asked.every, config.kind)
 
 
 def check_rollouts(

@@ -1,15 +1,18 @@
-"""The accuracy of the model while RL trains it: greedy answers to held-out rows, policy-free."""
+"""The accuracy of the model while rollouts train it: greedy answers to held-out rows, policy-free."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trimpi.generate import Generator
+from trimpi.generate import Generator, TransformersGenerator
 from trimpi.grading import Grader, checked_score, format_score
 from trimpi.prompt import build_messages
+from trimpi.recipe import RolloutConfig
 from trimpi.sample import Completion, Sample
+from trimpi.stages.inputs import StageInputs
 
 
 def spread_rows(samples: Sequence[Sample], rows: int) -> list[Sample]:
@@ -117,3 +120,25 @@ class ValidationCurve(TrainerCallback):
         if state.is_world_process_zero and "validation/accuracy" in found:
             right = found["validation/accuracy"]
             print(f"{self._name}: step {state.global_step}/{state.max_steps}: {right:.1%} right")
+
+
+def validation_curve(config: RolloutConfig, inputs: StageInputs, trainer: Any) -> ValidationCurve:
+    """What measures the model while it trains, as `config.validation` says."""
+    asked = config.validation
+    assert asked is not None
+    rows = spread_rows(inputs.data.read(asked.split), asked.rows)
+    file = str(inputs.data.root / f"{asked.split}.jsonl")
+
+    def measure() -> dict[str, float]:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        processor = trainer.processing_class
+        generate = TransformersGenerator(
+            model, processor, config.micro_batch_size, sys.stderr.isatty()
+        )
+        return validate(generate, rows, inputs.grader, config.max_new_tokens, file)
+
+    def log(found: dict[str, float]) -> None:
+        # TRL's own would take the means that it gathers for the next logged step along.
+        Trainer.log(trainer, found)
+
+    return ValidationCurve(measure, log, asked.every, config.kind)
