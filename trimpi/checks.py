@@ -23,7 +23,13 @@ from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.row_checks import SPLIT_OF, check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
-from trimpi.trainer_fields import engine_missing, rl_conflicts, trainer_problems
+from trimpi.trainer_fields import (
+    engine_missing,
+    engine_short,
+    rl_conflicts,
+    trainer_problems,
+)
+from trimpi.vllm_server import server_problems
 
 if TYPE_CHECKING:
     from trimpi.token_estimate import Lengths
@@ -107,7 +113,7 @@ def check_recipe(
     found.problems += trainer_problems(recipe.trained)
     for name, stage in recipe.trained.items():
         if isinstance(stage, RlConfig):
-            found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
+            found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}", recipe.devices)
     _check_quantization(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
     for name, stage in recipe.trained.items():
@@ -184,10 +190,16 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
 
 
 def _check_engine(recipe: Recipe, dry: bool, found: Findings) -> None:
-    """The same of vLLM."""
+    """The same of vLLM and its server, which a run waits for when the stage begins."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, RlConfig) and (fault := engine_missing(stage, f"stages.{name}")):
+        if not isinstance(stage, RlConfig):
+            continue
+        key = f"stages.{name}"
+        if fault := engine_missing(stage, key):
             (found.unchecked if dry else found.problems).append(fault)
+        if dry:
+            say = found.notes.append
+            found.unchecked += server_problems(stage, recipe.model, key, wait=0, say=say)
 
 
 def _check_model(recipe: Recipe, need_processor: bool, found: Findings) -> Path | None:
@@ -361,6 +373,9 @@ def _estimate(
                 f"{max(training, generation)} tokens, the model's context is {size.context}; "
                 "shorten the policy, lower model.max_pixels or max_new_tokens"
             )
+        if isinstance(stage, RlConfig):
+            short = engine_short(stage, f"stages.{plan.name}", generation)
+            found.problems += [short] if short else []
         images = image_tokens(stage, found.lengths[stage.split])
         sizes = (training, generation, recipe.devices, images)
         memory = estimate(size, recipe.model, stage, *sizes, triton=torch.cuda.is_available())

@@ -24,6 +24,13 @@ from trimpi.prompt import Message
 from trimpi.stages.grpo import ObservedGRPOTrainer
 from trimpi.stages.rollout_rows import with_pictures
 from trimpi.stages.rollouts import Sampled
+from trimpi.stages.vllm_engine import (
+    awake,
+    check_answered,
+    engine_prompts,
+    log_sampling,
+    watch_engine,
+)
 
 _PRIVATE: dict[str, tuple[str, ...]] = {
     "_generate": ("prompts",),
@@ -73,10 +80,12 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         """Generate and score the rows that are handed in; choose and weigh nothing."""
         self.last_rows: list[dict[str, Any]] = []
         """Rows of the last rollout batch of this process, pictures by path."""
+        if self.use_vllm:
+            watch_engine(self.vllm_generation)
 
     def generates_itself(self) -> bool:
         """Whether `_draw` takes the place of TRL's generation."""
-        return any(self.layout)
+        return any(self.layout) or bool(self.use_vllm)
 
     def aware_rows(self, rows: int) -> list[bool]:
         """Which of this process' rows are generated with the policy in context."""
@@ -96,6 +105,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             places = [row["row"] for row in inputs]
             output["place"] = torch.tensor(places, device=output["is_aware"].device)
             if "importance_sampling_ratio" in output:
+                log_sampling(self, output)
                 # For these rows it is the gap between two prompts, not between two engines.
                 aware = output["is_aware"].unsqueeze(1)
                 ratio = output["importance_sampling_ratio"].masked_fill(aware, 1.0)
@@ -132,9 +142,10 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
     ) -> list[Sampled]:
         """Completions of both halves, by row of this process, in the group layout."""
         # Every process makes both calls, in this order: they may hold collective operations.
-        sampled = self._sample(prompts, [not mark for mark in aware], self.layout.count(False))
-        if any(self.layout):
-            sampled |= self._sample(with_policy, aware, self.layout.count(True))
+        with awake(self):
+            sampled = self._sample(prompts, [not mark for mark in aware], self.layout.count(False))
+            if any(self.layout):
+                sampled |= self._sample(with_policy, aware, self.layout.count(True))
         rows = [sampled[row] for row in range(len(prompts))]
         self._count_tokens(sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows))
         return rows
@@ -154,9 +165,11 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         ids, images, fields = self._tokenize_prompts([prompts[row] for row in rows[::copies]])
         if self.use_vllm:
             # One entry a row: a vLLM server takes every `in_group`th of those of all processes.
+            shown = engine_prompts(self, [prompts[row] for row in rows[::copies]], ids, images)
             images = _repeat(images, copies) if images is not None else None
-            repeated = _repeat(ids, copies)
+            repeated = _repeat(shown, copies)
             completions, logprobs = self._generate_single_turn(repeated, images, {}, in_group)
+            check_answered(self.vllm_generation, _repeat(ids, copies))
         else:
             self.generation_config.num_return_sequences = copies
             try:

@@ -143,7 +143,7 @@ def grpo_arguments(
         for key in config.trainer
         if key not in known or key in merged
     ]
-    problems += rl_conflicts(config, inputs.model_config, config.kind)
+    problems += rl_conflicts(config, inputs.model_config, config.kind, device_count())
     if problems:
         raise UserError.join(problems)
     try:
