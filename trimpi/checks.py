@@ -23,6 +23,7 @@ from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.row_checks import SPLIT_OF, check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
+from trimpi.trackers import missing_trackers
 from trimpi.trainer_fields import (
     engine_missing,
     engine_short,
@@ -116,6 +117,7 @@ def check_recipe(
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}", recipe.devices)
     _check_quantization(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
+    (found.unchecked if estimates else found.problems).extend(missing_trackers(recipe))
     for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 
 from tests.rl_cases import rl_config, rl_inputs
@@ -25,6 +26,7 @@ def rollout_of(rank: int, port: int, model: Path, data: Path, output: Path, url:
 
     A fork, since importing everything anew takes most of a minute on a busy machine.
     """
+    torch.set_num_threads(1)  # threads of the parent are not here to be waited for
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     inputs = rl_inputs(model, DataFolder(data), output)

@@ -38,6 +38,7 @@ from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import RlConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
+from trimpi.stages.board import boards
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
 from trimpi.stages.failures import row_names
 from trimpi.stages.finish import finish_stage, free_memory
@@ -241,6 +242,7 @@ def build_trainer(
                 MetricsLog(inputs.output, config.kind),
                 GradientAudit(inputs.output),
                 FiniteGradients(config.kind),
+                *boards(inputs),
             ],
             config=config,
             source=prompt_source([samples[row] for row in order], config, inputs.seed),

@@ -14,6 +14,7 @@ from trimpi.recipe import RlConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.schedule import plan_schedule
 from trimpi.stages.inputs import StageInputs
+from trimpi.trackers import tracker_settings
 from trimpi.trainer_fields import rl_conflicts
 
 SCALES = {"group_mean": "none", "batch": "batch"}
@@ -131,7 +132,7 @@ def grpo_arguments(
         ours["scale_rewards"] = SCALES[config.advantage]
     defaults: dict[str, Any] = {
         "use_bias_correction_kl": False,  # the paper's KL term carries no ratio
-        "report_to": "none",
+        **tracker_settings(inputs.tracking),
         "disable_tqdm": not watched(),
         "dataloader_pin_memory": cuda,
     }
