@@ -108,7 +108,10 @@ class ModelConfig(Section):
         ]
         if given and self.quantization != "nf4":
             names = " and ".join(given)
-            raise ValueError(f"{names}: only for quantization nf4, which is {self.quantization!r}")
+            raise ValueError(
+                f"{names}: only for quantization nf4, which is {self.quantization!r}; set that, or "
+                "drop the key"
+            )
         return self
 
     @property
