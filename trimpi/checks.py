@@ -111,6 +111,8 @@ def check_recipe(
             with found.noting():
                 check_replay(recipe, replay, data, _built(recipe.evaluation.skills, run / "skills"))
     _check_evaluation(recipe, found)
+    if any(stage.trainer for stage in recipe.trained.values()):
+        quiet()  # the fields are TRL's, which imports bitsandbytes
     found.problems += trainer_problems(recipe.trained)
     for name, stage in recipe.trained.items():
         if isinstance(stage, RlConfig):

@@ -10,7 +10,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,14 @@ def tracked(tracking: Tracking | None, output: Path) -> Iterator[None]:
 
     A stage that goes on continues its run; the next stage of the same process gets its own.
     """
-    if tracking is None or "wandb" not in tracking.report_to or os.environ.get("RANK", "0") != "0":
+    if tracking is None or os.environ.get("RANK", "0") != "0":
         yield
+        return
+    if "wandb" not in tracking.report_to:
+        try:
+            yield
+        finally:
+            _end_trackio()
         return
     ids = read_json(output / IDS)
     if not isinstance(ids, dict):
@@ -113,6 +119,15 @@ def tracked(tracking: Tracking | None, output: Path) -> Iterator[None]:
             os.environ.pop(name, None)
         if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
             wandb.finish(exit_code=0 if done else 1)
+        _end_trackio()
+
+
+def _end_trackio() -> None:
+    """End a run that is open: one of a stage that failed, or that a callback opened again at the
+    end of training to log one thing more."""
+    if (trackio := sys.modules.get("trackio")) is not None:
+        with suppress(RuntimeError):  # there is none
+            trackio.finish()
 
 
 def evaluation_scalars(summary: Mapping[str, Any]) -> dict[str, float]:
