@@ -1,5 +1,6 @@
 """The dry run: everything about a recipe that can be known without loading weights."""
 
+import importlib.util
 import inspect
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -118,6 +119,7 @@ def check_recipe(
         if isinstance(stage, RlConfig):
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}", recipe.devices)
     _check_quantization(recipe, estimates, found)
+    _check_attention(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
     (found.unchecked if estimates else found.problems).extend(missing_trackers(recipe))
     for name, stage in recipe.trained.items():
@@ -191,6 +193,17 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
         check(recipe.model)
     except UserError as error:
         (found.unchecked if dry else found.problems).append(str(error))
+
+
+def _check_attention(recipe: Recipe, dry: bool, found: Findings) -> None:
+    """The same of the package behind `flash_attention_2`."""
+    packages = ("flash_attn", "kernels")  # transformers takes either
+    asked = recipe.model.attn_implementation
+    if asked == "flash_attention_2" and not any(map(importlib.util.find_spec, packages)):
+        (found.unchecked if dry else found.problems).append(
+            "model.attn_implementation: flash_attention_2 needs the package flash-attn and a GPU; "
+            "pip install flash-attn, or take sdpa"
+        )
 
 
 def _check_engine(recipe: Recipe, dry: bool, found: Findings) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from trimpi.checks import Findings
+from trimpi.checks import Findings, check_recipe
 from trimpi.console import print_findings
 from trimpi.errors import UserError
 from trimpi.grading import exact_answer
@@ -98,11 +98,21 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for name in ("wandb.sdk", "wandb.sdk.lib"):
         module(name)
     module("wandb.sdk.lib.config_util", ConfigError=ValueError)
-    module("trackio", config=Config(), __version__="0.30.0",
-           init=lambda **k: seen.trackio.append(k), log=lambda row: seen.trackio.append(row),
-           finish=lambda: seen.trackio.append("end"),
-           context_vars=SimpleNamespace(current_space_id=SimpleNamespace(get=lambda: None)),
-    )  # fmt: skip
+
+    def begin(**arguments: Any) -> None:
+        seen.trackio.append(arguments)
+        seen.open = True
+
+    def end() -> None:
+        if not seen.open:
+            raise RuntimeError("Call trackio.init() before trackio.finish().")
+        seen.trackio.append("end")
+        seen.open = False
+
+    seen.open = False
+    space = SimpleNamespace(current_space_id=SimpleNamespace(get=lambda: None))
+    module("trackio", config=Config(), __version__="0.30.0", init=begin, finish=end,
+           log=lambda row: seen.trackio.append(row), context_vars=space)  # fmt: skip
     for name in list(os.environ):
         if name.startswith(("WANDB_", "TRACKIO_", "TENSORBOARD_")):
             monkeypatch.delenv(name)
@@ -293,3 +303,19 @@ def test_tensorboard_reads_what_was_written(job: dict[str, Any], tmp_path: Path)
     logged = {row["step"]: row["loss"] for row in read_metrics(tmp_path / "sft")}
     assert losses == pytest.approx(logged) and len(losses) == 2
     assert not list((tmp_path / "sft").glob("checkpoints/runs"))
+
+
+def test_packages_that_are_missing_stop_a_run_and_are_noted_by_a_dry_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(tmp_path, "report_to: wandb\n", ["model.attn_implementation=flash_attention_2"])
+    found = importlib.util.find_spec
+    absent = ("wandb", "flash_attn", "kernels")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name in absent else found(name, *a)
+    )
+    for dry in (False, True):
+        findings = check_recipe(asked, tmp_path / "run", estimates=dry)
+        lines = findings.unchecked if dry else findings.problems
+        for key in ("report_to: wandb is not installed", "model.attn_implementation: flash_"):
+            assert sum(line.startswith(key) for line in lines) == 1
