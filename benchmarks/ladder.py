@@ -14,6 +14,7 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def curve(stage: Stage, per_batch: int, updates_per_rollout: int) -> Curve:
 
 def at(points: Sequence[tuple[float, float]], x: float) -> float:
     """The value at x, linear between points, and that of the last point beyond it."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else y1
     return points[-1][1]

@@ -1,5 +1,6 @@
 """The dry run: everything about a recipe that can be known without loading weights."""
 
+import importlib.util
 import inspect
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,14 @@ from trimpi.resolve import bind_problems, resolve_callable
 from trimpi.row_checks import SPLIT_OF, check_replay, check_rows
 from trimpi.sample import DataFolder
 from trimpi.schedule import Schedule, plan_schedule
-from trimpi.trainer_fields import engine_missing, rl_conflicts, trainer_problems
+from trimpi.trackers import missing_trackers
+from trimpi.trainer_fields import (
+    engine_missing,
+    engine_short,
+    rl_conflicts,
+    trainer_problems,
+)
+from trimpi.vllm_server import server_problems
 
 if TYPE_CHECKING:
     from trimpi.token_estimate import Lengths
@@ -111,12 +119,16 @@ def check_recipe(
             with found.noting():
                 check_replay(recipe, replay, data, _built(recipe.evaluation.skills, run / "skills"))
     _check_evaluation(recipe, found)
+    if any(stage.trainer for stage in recipe.trained.values()):
+        quiet()  # the fields are TRL's, which imports bitsandbytes
     found.problems += trainer_problems(recipe.trained)
     for name, stage in recipe.trained.items():
         if isinstance(stage, RolloutConfig):
-            found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
+            found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}", recipe.devices)
     _check_quantization(recipe, estimates, found)
+    _check_attention(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
+    (found.unchecked if estimates else found.problems).extend(missing_trackers(recipe))
     for name, stage in recipe.trained.items():
         with found.noting():
             rows = _rows(found.rows.get("data"), stage.split, f"stages.{name}.split")
@@ -190,11 +202,28 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
         (found.unchecked if dry else found.problems).append(str(error))
 
 
+def _check_attention(recipe: Recipe, dry: bool, found: Findings) -> None:
+    """The same of the package behind `flash_attention_2`."""
+    packages = ("flash_attn", "kernels")  # transformers takes either
+    asked = recipe.model.attn_implementation
+    if asked == "flash_attention_2" and not any(map(importlib.util.find_spec, packages)):
+        (found.unchecked if dry else found.problems).append(
+            "model.attn_implementation: flash_attention_2 needs the package flash-attn and a GPU; "
+            "pip install flash-attn, or take sdpa"
+        )
+
+
 def _check_engine(recipe: Recipe, dry: bool, found: Findings) -> None:
-    """The same of vLLM."""
+    """The same of vLLM and its server, which a run waits for when the stage begins."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, RolloutConfig) and (fault := engine_missing(stage, f"stages.{name}")):
+        if not isinstance(stage, RolloutConfig):
+            continue
+        key = f"stages.{name}"
+        if fault := engine_missing(stage, key):
             (found.unchecked if dry else found.problems).append(fault)
+        if dry:
+            say = found.notes.append
+            found.unchecked += server_problems(stage, recipe.model, key, wait=0, say=say)
 
 
 def _check_model(recipe: Recipe, need_processor: bool, found: Findings) -> Path | None:
@@ -368,6 +397,9 @@ def _estimate(
                 f"{max(training, generation)} tokens, the model's context is {size.context}; "
                 "shorten the policy, lower model.max_pixels or max_new_tokens"
             )
+        if isinstance(stage, RolloutConfig):
+            short = engine_short(stage, f"stages.{plan.name}", generation)
+            found.problems += [short] if short else []
         images = image_tokens(stage, found.lengths[stage.split])
         sizes = (training, generation, recipe.devices, images)
         memory = estimate(size, recipe.model, stage, *sizes, triton=torch.cuda.is_available())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trimpi.checks import Findings
@@ -31,9 +32,9 @@ def print_findings(console: Console, findings: Findings) -> None:
                 highlight=False,
             )
     for line in findings.notes:
-        console.print(f"[yellow]note[/]: {line}", highlight=False)
+        console.print(f"[yellow]note[/]: {escape(line)}", highlight=False)
     for line in findings.unchecked:
-        console.print(f"[yellow]not checked[/]: {line}", highlight=False)
+        console.print(f"[yellow]not checked[/]: {escape(line)}", highlight=False)
 
 
 def _lengths_table(findings: Findings) -> Table:

@@ -18,6 +18,7 @@ from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig, TrainingCo
 from trimpi.resolve import resolve_callable
 from trimpi.runs import read_json, write_json
 from trimpi.sample import DataFolder
+from trimpi.trackers import Tracking, tracked, tracking_of
 
 
 def run_stage(
@@ -46,6 +47,7 @@ def run_stage(
     Raises:
         UserError: from the stage, or when its processes end with an error.
     """
+    tracking = tracking_of(recipe, output.name, seed)
     job = {
         "stage": config.model_dump(mode="json"),
         "model": str(model),
@@ -56,6 +58,7 @@ def run_stage(
         "grader": recipe.model_dump(mode="json")["grader"],
         "base": None if base is None else str(base),
         "replay": None if replay is None else str(replay),
+        "tracking": None if tracking is None else tracking.as_json(),
     }
     alone = not isinstance(config, TrainingConfig)  # arithmetic on files needs no devices
     if alone or (recipe.devices == 1 and recipe.launcher is None):
@@ -98,11 +101,13 @@ def run_job(job: dict[str, Any]) -> Path:
         grader=make_grader(job["grader"], "grader"),
         base=None if job["base"] is None else Path(job["base"]),
         replay=None if job["replay"] is None else DataFolder(Path(job["replay"])),
+        tracking=Tracking.from_json(job["tracking"]),
     )
     try:
         with (
             disk_faults_named(config.kind, inputs.output, partial(kept_on_disk, inputs)),
             memory_faults_named(config, inputs),
+            tracked(inputs.tracking, inputs.output),
         ):
             return Path(run(config, inputs))
     finally:

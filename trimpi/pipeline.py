@@ -49,6 +49,7 @@ from trimpi.runs import (
 )
 from trimpi.sample import DataFolder
 from trimpi.seeds import run_seeds
+from trimpi.trackers import log_evaluation, tracking_of
 
 
 def run_recipe(
@@ -325,6 +326,8 @@ def _evaluate(task: Task, seed: int, chain: tuple[str, ...], model: Path, say: S
     ):
         summary = evaluate(model, asked(task.recipe, chain), data, skills, folder, grader, seed)
         finish(folder, identity, {"summary": summary, "seconds": round(time.time() - start, 1)})
+        what = f"eval-{chain_name(chain)}"
+        log_evaluation(tracking_of(task.recipe, what, seed), folder, summary)
     say(f"{name}: {minutes(time.time() - start)}")
 
 

@@ -113,7 +113,10 @@ class ModelConfig(Section):
         ]
         if given and self.quantization != "nf4":
             names = " and ".join(given)
-            raise ValueError(f"{names}: only for quantization nf4, which is {self.quantization!r}")
+            raise ValueError(
+                f"{names}: only for quantization nf4, which is {self.quantization!r}; set that, or "
+                "drop the key"
+            )
         return self
 
     @property
@@ -257,6 +260,9 @@ class Recipe(Section):
     """Accelerators that a stage trains on, one process each; batch sizes stay global."""
     launcher: str | None = None
     """Command prefix that starts a stage's processes; None with several devices is torchrun."""
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Trackers that get the log of all stages, and the numbers of the evaluation: a list or one
+    name."""
     model: ModelConfig
     data: DataConfig
     grader: Grading = "trimpi.grading:exact_answer"
@@ -270,6 +276,16 @@ class Recipe(Section):
     """General examples that stages with a `replay_ratio` mix in, against forgetting."""
     evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _several_or_one(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = () if value == "none" else (value,)
+        names = list(map(str, value)) if isinstance(value, list | tuple) else []
+        if len(set(names)) < len(names):
+            raise ValueError("a tracker appears twice; name each once")
+        return value
 
     @field_validator("launcher")
     @classmethod

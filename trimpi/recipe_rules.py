@@ -52,6 +52,10 @@ OWNED_TRAINER_KEYS: dict[str, str] = {
     "dataset_kwargs": "data come from the data folder",
     "model_init_kwargs": "use the recipe's 'model'",
     "resume_from_checkpoint": "a run resumes by itself",
+    "report_to": "use the recipe's 'report_to'",
+    "run_name": "trackers get the recipe's name, the stage and the seed",
+    "logging_dir": "trackers write beside the stage's log",
+    "project": "it is the recipe's name, or what the tracker's environment says",
 }
 """TRL and Trainer fields that a stage sets itself, each with what to use in its place."""
 

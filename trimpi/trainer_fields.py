@@ -50,9 +50,63 @@ def engine_missing(config: RolloutConfig, key: str) -> str | None:
     )
 
 
-def rl_conflicts(config: RolloutConfig, model: ModelConfig, key: str) -> list[str]:
-    """One line for each key of `trainer:` that cannot go with the stage at `key`."""
+def engine_short(config: RolloutConfig, key: str, tokens: int) -> str | None:
+    """What to say where the engine of the RL stage at `key` has no room for its longest row.
+
+    Args:
+        config: the stage.
+        key: dotted key of the stage for messages.
+        tokens: of the longest row, its policy and completion included.
+    """
+    room = config.trainer.get("vllm_max_model_length")
+    if not config.trainer.get("use_vllm") or not isinstance(room, int) or room >= tokens:
+        return None
+    return (
+        f"{key}.trainer.vllm_max_model_length: {room} tokens, and the longest row has {tokens} "
+        f"(policy, request and max_new_tokens {config.max_new_tokens}); raise it to {tokens}, or "
+        "drop it"
+    )
+
+
+def _engine_conflicts(config: RolloutConfig, key: str, devices: int) -> list[str]:
+    """Keys about vLLM that TRL refuses after the model is loaded, or silently does not use."""
+    trainer = config.trainer
+    given = [name for name in trainer if name.startswith("vllm_")]
+    if not trainer.get("use_vllm"):
+        names = ", ".join(given)
+        fault = f"{key}.trainer: {names}: nothing without use_vllm: true; set that, or drop it"
+        return [fault] if given else []
+    mode = trainer.get("vllm_mode", "colocate")
+    if mode not in ("colocate", "server"):
+        return [f"{key}.trainer.vllm_mode: {mode!r} is neither colocate nor server; correct it"]
     problems = []
+    parts = trainer.get("vllm_tensor_parallel_size", 1)
+    if mode == "colocate" and isinstance(parts, int) and parts > 0 and devices % parts:
+        problems.append(
+            f"{key}.trainer.vllm_tensor_parallel_size: {parts} does not divide the {devices} "
+            "devices; change either"
+        )
+    wrong = "server" if mode == "colocate" else "colocated engine"
+    others = {
+        "colocate": ("vllm_server_", "vllm_group_port"),
+        "server": (
+            *("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_enable_sleep_mode"),
+            *("vllm_tensor_parallel_size", "vllm_model_impl"),
+        ),
+    }[mode]
+    problems += [
+        f"{key}.trainer.{name}: is about a {wrong}, and vllm_mode is {mode}; change either"
+        for name in given
+        if name.startswith(others)
+    ]
+    return problems
+
+
+def rl_conflicts(
+    config: RolloutConfig, model: ModelConfig, key: str, devices: int = 1
+) -> list[str]:
+    """One line for each key of `trainer:` that cannot go with the RL stage at `key`."""
+    problems = _engine_conflicts(config, key, devices)
     if isinstance(config, RlConfig) and config.kl_reference == "base":
         if config.trainer.get("sync_ref_model"):
             problems.append(

@@ -24,7 +24,7 @@ LAYERS = {
         "control_tokens",
         "adapter", "interpolate", "quantization", "shard_merge", "model", "replay", "schedule",
         "trainer_fields", "token_estimate", "memory", "bertscore", "row_draws",
-        "shared_attention", "prefix", "group_decoding"},
+        "shared_attention", "prefix", "group_decoding", "vllm_server", "trackers"},
     4: {"stages", "evaluate", "benchmarks"},
     5: {"ask", "breakeven", "compare", "export", "report", "show", "data_step", "launch",
         "local_generator", "policy_view", "quiet", "seeds", "identities", "pipeline", "eval_suites",

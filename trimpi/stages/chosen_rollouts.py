@@ -20,6 +20,7 @@ from trimpi.stages.guided_rollouts import GuidedRolloutTrainer
 from trimpi.stages.policy_share import PolicyShare
 from trimpi.stages.prompt_source import PromptSource
 from trimpi.stages.rollouts import Group, Rolled, Sampled, mean_abs_advantage
+from trimpi.stages.vllm_engine import awake
 
 STATE = "rollouts.json"
 """File of a checkpoint: prompts taken, counts of dynamic sampling, the policy share's lead."""
@@ -72,7 +73,8 @@ class ChosenRolloutTrainer(GuidedRolloutTrainer):
         self.layout = self.share.layout(self.rollout_batch)
         reward = self.reward_funcs[0]
         if self._chooses:
-            groups = self._choose(len(inputs))
+            with awake(self):
+                groups = self._choose(len(inputs))
             size, first = self.num_generations, self.accelerator.process_index * len(inputs)
             mine = range(first, first + len(inputs))
             inputs = [dict(self.train_dataset[groups[place // size].row]) for place in mine]

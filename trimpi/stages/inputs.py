@@ -6,6 +6,7 @@ from pathlib import Path
 from trimpi.grading import Grader
 from trimpi.recipe import ModelConfig
 from trimpi.sample import DataFolder
+from trimpi.trackers import Tracking
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class StageInputs:
         grader: the recipe's grader; reward of the RL stage.
         base: the model folder that the recipe starts from, for stages that compare with it.
         replay: the recipe's general examples, for stages that mix them in.
+        tracking: where the log goes beside `metrics.jsonl`; None for nowhere.
     """
 
     model: Path
@@ -31,3 +33,4 @@ class StageInputs:
     grader: Grader
     base: Path | None = None
     replay: DataFolder | None = None
+    tracking: Tracking | None = None

@@ -38,6 +38,7 @@ from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import OnPolicyDistillConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
+from trimpi.stages.board import boards
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point, train_on
 from trimpi.stages.distilling_rollouts import DistillingRolloutTrainer
 from trimpi.stages.failures import row_names
@@ -46,11 +47,12 @@ from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 from trimpi.stages.policy_teacher import PolicyTeacher, frozen_copy
 from trimpi.stages.rewards import RolloutReward
-from trimpi.stages.rl import SELFTEST, shared
+from trimpi.stages.rl import SELFTEST, check_engine, shared
 from trimpi.stages.rl_arguments import BatchPlan, device_count, grpo_arguments, plan_batches
 from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.validation import validation_curve
+from trimpi.stages.vllm_engine import engine_settings
 from trimpi.trainer_fields import engine_missing
 
 
@@ -79,6 +81,7 @@ def run(config: OnPolicyDistillConfig, inputs: StageInputs) -> Path:
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     tokens = check_rows(config, inputs.data, samples, processor, context_limit(settings))
+    check_engine(config, inputs, int(tokens["total"]["max"]))
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
     prepare_quantized(model)
     trainer = build_trainer(config, inputs, samples, plan, model, processor)
@@ -144,22 +147,26 @@ def build_trainer(
         file=str(inputs.data.root / f"{config.split}.jsonl"),
     )
     views = RolloutViews(samples, inputs.data, with_policy=False)
-    trainer = DistillingRolloutTrainer(
-        model=model,
-        args=grpo_arguments(config, inputs, plan, visual, stops),
-        reward_funcs=[reward],
-        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(views),
-        processing_class=processor,
-        peft_config=lora_config(model, config.lora) if config.lora is not None else None,
-        callbacks=[
-            CheckpointMarker(config.keep_last),
-            MetricsLog(inputs.output, config.kind),
-            GradientAudit(inputs.output),
-            FiniteGradients(config.kind),
-        ],
-        config=config,
-        shown=lambda row: build_messages(samples[row], inputs.data.policy_of(samples[row])),
-    )
+    with engine_settings(config, inputs.model_config):
+        trainer = DistillingRolloutTrainer(
+            model=model,
+            args=grpo_arguments(config, inputs, plan, visual, stops),
+            reward_funcs=[reward],
+            train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}).with_transform(
+                views
+            ),
+            processing_class=processor,
+            peft_config=lora_config(model, config.lora) if config.lora is not None else None,
+            callbacks=[
+                CheckpointMarker(config.keep_last),
+                MetricsLog(inputs.output, config.kind),
+                GradientAudit(inputs.output),
+                FiniteGradients(config.kind),
+                *boards(inputs),
+            ],
+            config=config,
+            shown=lambda row: build_messages(samples[row], inputs.data.policy_of(samples[row])),
+        )
     trainer.remove_callback(PrinterCallback)
     if config.validation is not None:
         trainer.add_callback(validation_curve(config, inputs, trainer))

@@ -34,6 +34,13 @@ from trimpi.shared_attention import NotShared
 from trimpi.stages.grpo import ObservedGRPOTrainer
 from trimpi.stages.rollout_rows import with_pictures
 from trimpi.stages.rollouts import Sampled
+from trimpi.stages.vllm_engine import (
+    awake,
+    check_answered,
+    engine_prompts,
+    log_sampling,
+    watch_engine,
+)
 
 _PRIVATE: dict[str, tuple[str, ...]] = {
     "_generate": ("prompts",),
@@ -111,6 +118,8 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         """Generate and score the rows that are handed in; choose and weigh nothing."""
         self.last_rows: list[dict[str, Any]] = []
         """Rows of the last rollout batch of this process, pictures by path."""
+        if self.use_vllm:
+            watch_engine(self.vllm_generation)
         self.draws: tuple[int, ...] = (0, 0)
         """What the draws of rollouts belong to, beside the seed: rollout batch, try."""
         self.draws_by_row = generation != "plain" and self._decodes_here()
@@ -138,7 +147,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
 
     def generates_itself(self) -> bool:
         """Whether `_draw` takes the place of TRL's generation."""
-        return any(self.layout) or self.draws_by_row
+        return any(self.layout) or self.draws_by_row or bool(self.use_vllm)
 
     def aware_rows(self, rows: int) -> list[bool]:
         """Which of this process' rows are generated with the policy in context."""
@@ -158,6 +167,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             places = [row["row"] for row in inputs]
             output["place"] = torch.tensor(places, device=output["is_aware"].device)
             if "importance_sampling_ratio" in output:
+                log_sampling(self, output)
                 # For these rows it is the gap between two prompts, not between two engines.
                 aware = output["is_aware"].unsqueeze(1)
                 ratio = output["importance_sampling_ratio"].masked_fill(aware, 1.0)
@@ -197,7 +207,8 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         halves = [Half(prompts, [not mark for mark in aware], self.layout.count(False))]
         if any(self.layout):
             halves.append(Half(with_policy, aware, self.layout.count(True)))
-        sampled = self._sample(*halves)
+        with awake(self):
+            sampled = self._sample(*halves)
         rows = [sampled[row] for row in range(len(prompts))]
         self._count_tokens(sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows))
         return rows
@@ -251,12 +262,15 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         rows = half.rows
         copies = self._copies(len(half.prompts), half.in_group)
         shown = with_pictures([{"prompt": half.prompts[row]} for row in rows[::copies]])
-        ids, images, fields = self._tokenize_prompts([row["prompt"] for row in shown])
+        messages = [row["prompt"] for row in shown]
+        ids, images, fields = self._tokenize_prompts(messages)
         if self.use_vllm:
             # One entry a row: a vLLM server takes every `in_group`th of those of all processes.
+            asked = engine_prompts(self, messages, ids, images)
             images = _repeat(images, copies) if images is not None else None
-            repeated = _repeat(ids, copies)
+            repeated = _repeat(asked, copies)
             completions, logprobs = self._generate_single_turn(repeated, images, {}, half.in_group)
+            check_answered(self.vllm_generation, _repeat(ids, copies))
         else:
             self.generation_config.num_return_sequences = copies
             try:

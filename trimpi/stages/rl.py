@@ -35,9 +35,10 @@ from trimpi.model import (
 )
 from trimpi.prompt import build_messages
 from trimpi.quantization import adapters_in_float32, prepare_quantized
-from trimpi.recipe import RlConfig
+from trimpi.recipe import RlConfig, RolloutConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
+from trimpi.stages.board import boards
 from trimpi.stages.checkpoints import CheckpointMarker, resume_point
 from trimpi.stages.failures import row_names
 from trimpi.stages.finish import finish_stage, free_memory
@@ -64,7 +65,9 @@ from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
 from trimpi.stages.validation import validation_curve
-from trimpi.trainer_fields import engine_missing
+from trimpi.stages.vllm_engine import engine_settings
+from trimpi.trainer_fields import engine_missing, engine_short
+from trimpi.vllm_server import server_problems
 
 SELFTEST, PREFLIGHT = "selftest.json", "preflight.json"
 
@@ -94,6 +97,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     processor = load_processor(inputs.model, inputs.model_config)
     settings = load_config(inputs.model, inputs.model_config)
     tokens = check_rows(config, inputs.data, samples, processor, context_limit(settings))
+    check_engine(config, inputs, int(tokens["total"]["max"]))
     model = load_model(inputs.model, inputs.model_config, train=config.lora is None)
     prepare_quantized(model)
     rows = list(range(len(samples)))
@@ -139,6 +143,31 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
+
+
+def check_engine(config: RolloutConfig, inputs: StageInputs, tokens: int) -> None:
+    """Is the vLLM that the stage asks for usable? Asked before a model is loaded.
+
+    Args:
+        config: the stage.
+        inputs: how the recipe processes pictures.
+        tokens: of the longest row, its policy and completion included.
+
+    Raises:
+        UserError: vLLM has no room for the longest row, no GPU, or no server that can be used.
+    """
+    if not config.trainer.get("use_vllm"):
+        return
+    if short := engine_short(config, config.kind, tokens):
+        raise UserError(short)
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"{config.kind}.trainer.use_vllm: there is no GPU here, which vLLM and the way of the "
+            "weights to it need; drop the key: transformers generates then"
+        )
+    key, model = config.kind, inputs.model_config
+    if problems := server_problems(config, model, key, tokens=tokens):
+        raise UserError.join(problems)
 
 
 def filter_instances(
@@ -201,22 +230,24 @@ def build_trainer(
     reward = make_reward(config, inputs, samples, model, processor)
     order = list(range(len(samples))) if rows is None else list(rows)
     views = RolloutViews(samples, inputs.data, config.shows_policy)
-    trainer = ShapedRolloutTrainer(
-        model=named_after_reference(model, config, inputs),
-        args=grpo_arguments(config, inputs, plan, visual, stops),
-        reward_funcs=[reward],
-        train_dataset=Dataset.from_dict({"row": order}).with_transform(views),
-        processing_class=processor,
-        peft_config=lora_config(model, config.lora) if config.lora is not None else None,
-        callbacks=[
-            CheckpointMarker(config.keep_last),
-            MetricsLog(inputs.output, config.kind),
-            GradientAudit(inputs.output),
-            FiniteGradients(config.kind),
-        ],
-        config=config,
-        source=prompt_source([samples[row] for row in order], config, inputs.seed),
-    )
+    with engine_settings(config, inputs.model_config):
+        trainer = ShapedRolloutTrainer(
+            model=named_after_reference(model, config, inputs),
+            args=grpo_arguments(config, inputs, plan, visual, stops),
+            reward_funcs=[reward],
+            train_dataset=Dataset.from_dict({"row": order}).with_transform(views),
+            processing_class=processor,
+            peft_config=lora_config(model, config.lora) if config.lora is not None else None,
+            callbacks=[
+                CheckpointMarker(config.keep_last),
+                MetricsLog(inputs.output, config.kind),
+                GradientAudit(inputs.output),
+                FiniteGradients(config.kind),
+                *boards(inputs),
+            ],
+            config=config,
+            source=prompt_source([samples[row] for row in order], config, inputs.seed),
+        )
     trainer.remove_callback(PrinterCallback)
     if config.validation is not None:
         trainer.add_callback(validation_curve(config, inputs, trainer))

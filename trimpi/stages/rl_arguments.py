@@ -14,6 +14,7 @@ from trimpi.recipe import RlConfig, RolloutConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.schedule import plan_schedule
 from trimpi.stages.inputs import StageInputs
+from trimpi.trackers import tracker_settings
 from trimpi.trainer_fields import rl_conflicts
 
 SCALES = {"group_mean": "none", "batch": "batch"}
@@ -126,7 +127,7 @@ def grpo_arguments(
     }
     defaults: dict[str, Any] = {
         "use_bias_correction_kl": False,  # the paper's KL term carries no ratio
-        "report_to": "none",
+        **tracker_settings(inputs.tracking),
         "disable_tqdm": not watched(),
         "dataloader_pin_memory": cuda,
     }
@@ -138,7 +139,7 @@ def grpo_arguments(
         for key in config.trainer
         if key not in known or key in merged
     ]
-    problems += rl_conflicts(config, inputs.model_config, config.kind)
+    problems += rl_conflicts(config, inputs.model_config, config.kind, device_count())
     if problems:
         raise UserError.join(problems)
     if config.group_size == 1:

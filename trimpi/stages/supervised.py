@@ -43,6 +43,7 @@ from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
+from trimpi.stages.board import boards
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
 from trimpi.stages.epoch_rows import EpochRows
 from trimpi.stages.failures import check_loss, row_names
@@ -51,6 +52,7 @@ from trimpi.stages.general import drawn_general, encode_general, replay_folder, 
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 from trimpi.stages.throughput import Throughput
+from trimpi.trackers import tracker_settings
 
 Encode = Callable[[Any, Sample, frozenset[int]], tuple[Encoded, TokenBudget]]
 """(processor, sample, visual token ids) -> training sequence and its budget."""
@@ -202,6 +204,7 @@ def run_supervised(
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
             FiniteGradients(config.kind),
+            *boards(inputs),
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -364,7 +367,7 @@ def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConf
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
     defaults: dict[str, Any] = {
-        "report_to": "none",
+        **tracker_settings(inputs.tracking),
         "disable_tqdm": not _watched(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }

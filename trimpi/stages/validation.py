@@ -1,4 +1,4 @@
-"""The accuracy of the model while rollouts train it: greedy answers to held-out rows, policy-free."""
+"""The accuracy of a model while rollouts train it: greedy, policy-free answers to held-out rows."""
 
 import sys
 import time

@@ -7,9 +7,11 @@ import pytest
 
 from tests.rl_cases import rl_config, rl_inputs
 from trimpi.errors import UserError
-from trimpi.recipe import RlConfig
+from trimpi.recipe import ModelConfig, RlConfig
 from trimpi.sample import DataFolder
+from trimpi.stages import rl
 from trimpi.stages.rl_arguments import grpo_arguments, plan_batches
+from trimpi.trainer_fields import engine_short, rl_conflicts
 
 
 def arguments(
@@ -92,3 +94,49 @@ def test_quantized_weights_do_not_go_to_vllm(qwen: Path, data: DataFolder, tmp_p
     found = arguments(config, qwen, data, tmp_path)
     assert found.generation_kwargs["logit_bias"] == {4: -100.0, 5: -100.0}
     assert found.generation_kwargs["stop_token_ids"] == [9]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"use_vllm": True, "vllm_mode": "serve"}, "'serve' is neither colocate nor server"),
+        ({"vllm_mode": "server"}, "vllm_mode: nothing without use_vllm: true"),
+        ({"use_vllm": True, "vllm_server_port": 9}, "is about a server, and vllm_mode is colocate"),
+        (
+            {"use_vllm": True, "vllm_mode": "server", "vllm_max_model_length": 9},
+            "is about a colocated engine, and vllm_mode is server",
+        ),
+        ({"use_vllm": True, "vllm_tensor_parallel_size": 2}, "2 does not divide the 3 devices"),
+    ],
+)
+def test_keys_of_vllm_that_do_nothing_or_fail_late(trainer: dict[str, Any], said: str) -> None:
+    (line,) = rl_conflicts(rl_config(trainer=trainer), ModelConfig(path="x"), "stages.rl", 3)
+    assert line.startswith("stages.rl.trainer") and said in line
+    good = {"use_vllm": True, "vllm_tensor_parallel_size": 3, "vllm_max_model_length": 9}
+    assert rl_conflicts(rl_config(trainer=good), ModelConfig(path="x"), "stages.rl", 3) == []
+
+
+def test_an_engine_without_room_for_the_longest_row() -> None:
+    config = rl_config(trainer={"use_vllm": True, "vllm_max_model_length": 40})
+    line = engine_short(config, "stages.rl", 41)
+    assert line is not None and "40 tokens, and the longest row has 41" in line
+    assert engine_short(config, "stages.rl", 40) is None
+    assert engine_short(rl_config(trainer={"use_vllm": True}), "stages.rl", 41) is None
+
+
+def test_vllm_is_asked_for_before_a_model_is_loaded(
+    qwen: Path, data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = rl_inputs(qwen, data, tmp_path)
+    config = rl_config(trainer={"use_vllm": True, "vllm_max_model_length": 40})
+    with pytest.raises(UserError, match="40 tokens, and the longest row has 900"):
+        rl.check_engine(config, inputs, 900)
+    keys = {"use_vllm": True, "vllm_mode": "server", "vllm_server_timeout": 0.1}
+    config = rl_config(trainer={**keys, "vllm_server_base_url": "http://127.0.0.1:9"})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="there is no GPU here"):
+        rl.check_engine(config, inputs, 900)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(UserError, match="no vLLM server at"):
+        rl.check_engine(config, inputs, 900)
+    rl.check_engine(rl_config(), inputs, 900)
