@@ -101,6 +101,22 @@ class Validation(Section):
     """Updates between two measurements; there is one before the first and one after the last."""
 
 
+class Scoring(Section):
+    """How log-probabilities and losses are computed: the same numbers, up to rounding, sooner."""
+
+    share_pictures: Flag = True
+    """A picture goes through the vision tower once for all rows that show it; once for the whole
+    stage where nothing on the way from pixels to features is trained."""
+    trim_padding: Flag = True
+    """Passes without gradient take rows of like length together; columns that are padding in all
+    rows of a pass are left out."""
+    deal_rows: Flag = True
+    """Within an update, micro batches are made of rows of the same prompt and of like length, so
+    that its pictures go through the tower once. Only where the loss does not depend on it."""
+    cache_mib: Count = 1024
+    """Features of pictures that are kept in host memory, in MiB; 0 keeps none."""
+
+
 class RlOptions(Section):
     """The keys of an RL stage that choose among these options."""
 
@@ -129,6 +145,7 @@ class RlOptions(Section):
     """Rollout batches between two measurements of how much policy-aware completions rely on the
     policy, log p(o|x,P) - log p(o|x), one more forward pass each; 0 measures only where a weight
     needs both anyway."""
+    scoring: Scoring = Scoring()
 
 
 def option_problems(config: Any) -> list[str]:

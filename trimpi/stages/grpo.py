@@ -1,6 +1,7 @@
 """TRL's GRPO trainer with a data order that survives a resume, and a log of what it learns from.
 
-Nothing here changes a number of TRL's: the overrides order the rows or look on.
+Nothing here changes a number of TRL's: the overrides order the rows, look on, or leave out work
+that changes nothing (`scoring_passes`).
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from trimpi.stages.failures import check_loss
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rollout_metrics import RolloutTable, WeightedMean, as_table
 from trimpi.stages.sampling import EpochSampler
+from trimpi.stages.scoring_passes import ScoringPasses
 
 
-class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
+class ObservedGRPOTrainer(ExactResume, ScoringPasses, GRPOTrainer):
     """GRPO that logs the two halves of its groups; the one reward function is a `RolloutReward`."""
 
     model: Any
@@ -28,6 +30,7 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
     reward_funcs: Any
     _metrics: Any
     _logs: Any
+    _buffered_inputs: Any
     table: RolloutTable
     """The last rollout batch, rows of all processes."""
     names: Sequence[str] = ()

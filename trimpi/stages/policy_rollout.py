@@ -34,6 +34,13 @@ _PRIVATE: dict[str, tuple[str, ...]] = {
         *("num_generations", "has_tool_images"),
     ),
     "_compute_loss": ("model", "inputs"),
+    "_prepare_inputs": ("generation_batch",),
+    "_get_per_token_logps_and_entropies": (
+        *("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
+        *("compute_entropy", "compute_aux_loss", "pixel_values", "image_grid_thw", "num_images"),
+        *("pixel_attention_mask", "spatial_shapes", "num_tiles", "image_sizes"),
+        *("token_type_ids", "mm_token_type_ids", "image_position_ids"),
+    ),
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
 }

@@ -120,7 +120,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     if not checkpoint:
         check_rollouts(config, inputs, [samples[row] for row in rows], trainer)
     updates = train(trainer, checkpoint, plan.updates)
-    record |= trainer.rollout_record()
+    record |= trainer.rollout_record() | trainer.picture_record()
     record |= {"steps": updates, "sequences": updates * config.batch_size}
     # A resume after the last update does not bring the trainer's count back.
     record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
@@ -128,6 +128,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
         record["instances"] = summary(inputs.output)
     record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
+    trainer.release_pictures()
     trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     del trainer, model
     free_memory()
@@ -225,6 +226,8 @@ def build_trainer(
     adapters_in_float32(trainer.model)
     trainer.names = row_names(config.split, samples)
     trainer.sequences_per_update = config.batch_size
+    trainer.scoring = config.scoring
+    trainer.share_pictures()
     return trainer
 
 

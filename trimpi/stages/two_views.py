@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing
 
-from trimpi.batch import collate, encode_text
+from trimpi.batch import Encoded, collate, encode_text
 from trimpi.prompt import Message
 
 SCORED = (
@@ -52,18 +52,21 @@ def policy_bearing_logps(
     """
     found = completions.new_zeros(completions.shape, dtype=torch.float32)
     size = trainer.args.per_device_train_batch_size
-    for number in range(passes):
-        start = min(number * size, max(len(prompts) - size, 0))
-        rows = slice(start, start + size)
-        scored = _scored(trainer, prompts[rows], completions[rows], mask[rows])
-        found[rows] = scored.float()
+    encoded = [encode_text(trainer.processing_class, messages) for messages in prompts]
+    order = list(range(len(prompts)))
+    if trainer.scoring.trim_padding:
+        written = mask.sum(1).tolist()
+        order.sort(key=lambda row: len(encoded[row].input_ids) + written[row])
+    with trainer.weights_held():
+        for number in range(passes):
+            start = min(number * size, max(len(prompts) - size, 0))
+            rows = order[start : start + size]
+            scored = _scored(trainer, [encoded[r] for r in rows], completions[rows], mask[rows])
+            found[rows] = scored.float()
     return found
 
 
-def _scored(
-    trainer: Any, prompts: Sequence[list[Message]], completions: Tensor, mask: Tensor
-) -> Tensor:
-    encoded = [encode_text(trainer.processing_class, messages) for messages in prompts]
+def _scored(trainer: Any, encoded: Sequence[Encoded], completions: Tensor, mask: Tensor) -> Tensor:
     batch = collate(trainer.processing_class, encoded, side="left")
     del batch["labels"]
     batch = {name: value.to(completions.device) for name, value in batch.items()}
