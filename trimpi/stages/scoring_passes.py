@@ -135,7 +135,8 @@ class ScoringPasses:
         size = batch_size or count
         whole = size >= count
         order = list(range(count)) if whole else by_length(attention_mask, logits_to_keep)
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **given}
         rows = batch if whole else in_rows(batch)
         logps, entropies, losses = [], list[Tensor](), []
         for start in range(0, count, size):
