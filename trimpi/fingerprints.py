@@ -9,6 +9,7 @@ bytes a picture, leaves the device.
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +51,11 @@ def fingerprints(values: Tensor, counts: Sequence[int] | None = None) -> list[Fi
 
 @lru_cache(maxsize=32)
 def _weights(count: int, device: torch.device) -> Tensor:
-    """[2, count] odd numbers of 64 bits, the same in every process."""
-    generator = torch.Generator().manual_seed(count)
-    low, high = -(1 << 63), (1 << 63) - 1
-    return torch.randint(low, high, (2, count), generator=generator).bitwise_or(1).to(device)
+    """[2, count] odd numbers of 64 bits: splitmix64 of the place, so that they never change."""
+    with np.errstate(over="ignore"):
+        found = np.arange(1, 2 * count + 1, dtype=np.uint64).reshape(count, 2).T
+        found = found * np.uint64(0x9E3779B97F4A7C15)
+        found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        found = (found ^ (found >> np.uint64(31))) | np.uint64(1)
+    return torch.from_numpy(found.astype(np.int64)).to(device)

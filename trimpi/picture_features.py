@@ -43,6 +43,8 @@ class Pictures:
     some: Callable[[Sequence[int]], dict[str, Any]]
     """Inputs of a call of these pictures alone, in this order."""
     device: torch.device
+    groups: list[int] | None = None
+    """Pictures of each entry of the output, where a whole call's entries are rows of tiles."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class PictureFeatures:
                     self._put((state, key), part)
         assert self._form is not None
         there = {key: features.on(pictures.device) for key, features in found.items() if features}
-        return self._form.join([there[key] for key in pictures.keys])
+        return self._form.join([there[key] for key in pictures.keys], pictures.groups)
 
     def _keeps(self) -> bool:
         if not self._limit or torch.is_inference_mode_enabled():
@@ -204,11 +206,14 @@ class _Form:
     pooled_is_list: bool
     deep_is_list: bool | None
 
-    def join(self, parts: Sequence[Features]) -> Any:
-        """An output of these pictures, in order."""
+    def join(self, parts: Sequence[Features], groups: list[int] | None) -> Any:
+        """An output of these pictures, in order; `groups` as in `Pictures`."""
         pooled: Any = tuple(part.pooled for part in parts)
         if not self.pooled_is_list:
             pooled = torch.stack(pooled)
+        elif groups is not None:
+            rows = torch.stack(pooled).split(groups)
+            pooled = tuple(row.reshape(-1, row.shape[-1]) for row in rows)
         if self.deep_is_list is None:
             return self.kind(pooler_output=pooled)
         layers: list[Any] = [tuple(level) for level in zip(*(p.deep for p in parts), strict=True)]
@@ -315,12 +320,15 @@ def _tiles(given: dict[str, Any]) -> Pictures | None:
         keys = [(*key, *more) for key, more in zip(keys, shown, strict=True)]
 
     def some(places: Sequence[int]) -> dict[str, Any]:
-        chosen = {**given, "pixel_values": flat[list(places)].unsqueeze(0)}
+        # A row each: newer transformers give features by row.
+        chosen = {**given, "pixel_values": flat[list(places)].unsqueeze(1)}
         if masks is not None:
-            chosen["pixel_attention_mask"] = masks[list(places)].unsqueeze(0)
+            chosen["pixel_attention_mask"] = masks[list(places)].unsqueeze(1)
         return chosen
 
-    return Pictures(keys, some, pixels.device)
+    tiles = torch.zeros(pixels.shape[:2].numel(), dtype=torch.long, device=pixels.device)
+    tiles[real] = 1
+    return Pictures(keys, some, pixels.device, tiles.view(pixels.shape[:2]).sum(1).tolist())
 
 
 def _form(output: Any) -> _Form:
