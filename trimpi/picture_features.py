@@ -70,17 +70,19 @@ class PictureFeatures:
     Args:
         inner: the model whose `get_image_features` is called.
         limit: bytes of features kept in host memory, least recently used ones leave; 0 keeps none.
+        frozen: as in `share_pictures`.
     """
 
-    def __init__(self, inner: Any, limit: int) -> None:
+    def __init__(self, inner: Any, limit: int, frozen: bool = False) -> None:
         self._inner, self._limit = weakref.ref(inner), limit
         self.plain: Callable[..., Any] = getattr(type(inner), METHOD)
         self._signature = inspect.signature(self.plain)
         tower = list(_outside_decoder(inner))
-        self._weights = [w for module in tower for w in module.parameters(recurse=False)]
+        weights = [w for module in tower for w in module.parameters(recurse=False)]
         self._adapters = any(isinstance(module, BaseTunerLayer) for module in tower)
         self._draws = any(draws(module) for module in tower)
-        self.static = not self._adapters and not any(w.requires_grad for w in self._weights)
+        trained = any(weight.requires_grad for weight in weights)
+        self.static = not self._adapters and (frozen or not trained)
         """Whether features cannot change while the model is trained."""
         self._kept: OrderedDict[Hashable, Features] = OrderedDict()
         self._form: _Form | None = None
@@ -222,7 +224,9 @@ class _Form:
         return self.kind(pooler_output=pooled, deepstack_features=layers)
 
 
-def share_pictures(model: Any, limit: int = CACHE_BYTES) -> PictureFeatures | None:
+def share_pictures(
+    model: Any, limit: int = CACHE_BYTES, frozen: bool = False
+) -> PictureFeatures | None:
     """Let a model compute each picture once. None where it has no such method.
 
     To be called when it is settled what is trained: after freezing, adapters and quantization.
@@ -231,11 +235,12 @@ def share_pictures(model: Any, limit: int = CACHE_BYTES) -> PictureFeatures | No
         model: as transformers loads it, or wrapped by PEFT; not by DDP or FSDP.
         limit: bytes of features that may be kept between calls. 0 where processes hold parts of
             the weights and must all call the tower alike (FSDP, ZeRO-3).
+        frozen: the model is never trained, whatever its weights say (a KL reference).
     """
     inner = _inner(model)
     if inner is None:
         return None
-    features = PictureFeatures(inner, limit)
+    features = PictureFeatures(inner, limit, frozen)
 
     @wraps(features.plain)  # `generate` looks at the signature
     def get_image_features(self: Any, *args: Any, **kwargs: Any) -> Any:

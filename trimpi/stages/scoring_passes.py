@@ -49,8 +49,10 @@ class ScoringPasses:
         # Processes that hold parts of the weights must call the tower alike.
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         limit = self.scoring.cache_mib << 20 if whole else 0
-        models = [self.model] if self.ref_model is None else [self.model, self.ref_model]
-        found = [share_pictures(self.accelerator.unwrap_model(model), limit) for model in models]
+        found = [share_pictures(self.accelerator.unwrap_model(self.model), limit)]
+        if self.ref_model is not None:
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            found.append(share_pictures(reference, limit, frozen=True))
         self.features = [features for features in found if features is not None]
 
     def release_pictures(self) -> None:
@@ -141,7 +143,7 @@ class ScoringPasses:
         logps, entropies, losses = [], list[Tensor](), []
         for start in range(0, count, size):
             chunk = batch if whole else pick(rows, order[start : start + size])
-            kept, cut = trim(chunk, logits_to_keep)
+            kept, cut = trim(with_pictures_alone(chunk), logits_to_keep)
             ids, mask = kept.pop("input_ids"), kept.pop("attention_mask")
             one, entropy, loss = plain(model, ids, mask, logits_to_keep - cut, None, **more, **kept)
             logps.append(pad(one, (0, cut)))
@@ -176,18 +178,23 @@ def in_rows(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def pick(rows: dict[str, Any], places: Sequence[int]) -> dict[str, Any]:
-    """The batch of some rows; without pixels where none of them has a picture."""
+    """The batch of some rows."""
     index = torch.tensor(places)
     found = {
         name: [values[place] for place in places] if isinstance(values, list)
         else values[index.to(values.device)] if values.ndim else values
         for name, values in rows.items()
     }  # fmt: skip
-    if isinstance(found.get("pixel_values"), list) and not any(found["num_images"]):
-        # A flat list of pictures; a tower takes no empty one.
-        found = {name: value for name, value in found.items() if name not in _PIXELS}
     joined: dict[str, Any] = unsplit_pixel_values_by_grid(found)
     return joined
+
+
+def with_pictures_alone(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch without picture inputs where these are an empty list, which no tower takes."""
+    pixels = batch.get("pixel_values")
+    if pixels is None or len(pixels):
+        return batch
+    return {name: value for name, value in batch.items() if name not in _PIXELS}
 
 
 _PIXELS = {
