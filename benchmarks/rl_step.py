@@ -58,7 +58,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "trim_padding": {"scoring": {"trim_padding": False}},
     "deal_rows": {"scoring": {"deal_rows": False}},
 }
-"""Key of the stage -> what turns it off."""
+"""Part -> keys of the stage that turn it off."""
+if "generation" in RlConfig.model_fields:
+    PARTS["shared generation"] = {"generation": "plain"}
 PHASES = ("generation", "scoring", "update")
 
 
@@ -206,15 +208,14 @@ def measured(given: argparse.Namespace, data: DataFolder, forced: bool, folder: 
     }
     if forced:
         base["trainer"] = {"generation_kwargs": {"min_new_tokens": given.new_tokens}}
-    wanted = {name: dict(base) for name in ARMS}
-    wanted[PORO]["policy_fraction"] = 0.5
-    for name in (STOCK_POLICY, STOCK_FREE, GRPO):
-        wanted[name]["policy_fraction"] = 0.0
+    poro = {**base, "policy_fraction": 0.5}
+    wanted = {n: poro if n == PORO else {**base, "policy_fraction": 0.0} for n in given.arms}
     if given.ablate:
-        wanted |= {f"poro, {part} off": {**wanted[PORO], **off} for part, off in PARTS.items()}
-        none = {key: {k: v for part in PARTS.values() for k, v in part.get(key, {}).items()}
-                for key in {key for part in PARTS.values() for key in part}}  # fmt: skip
-        wanted["poro, all off"] = {**wanted[PORO], **none}
+        wanted |= {f"poro, {part} off": {**poro, **off} for part, off in PARTS.items()}
+        none: dict[str, Any] = {"scoring": {}}
+        for off in PARTS.values():
+            none |= {**off, "scoring": none["scoring"] | off.get("scoring", {})}
+        wanted["poro, all off"] = {**poro, **none}
     arms = [
         make_arm(name, given, data, RlConfig(**settings), folder / f"{forced}")
         for name, settings in wanted.items()
@@ -282,14 +283,13 @@ def shown(arms: Sequence[Arm]) -> dict[str, Any]:
                  f"{statistics.median(arm.tokens):.0f}"]  # fmt: skip
         print(f"| {arm.name:28} |" + "".join(f" {cell:>22} |" for cell in cells))
     by = {arm.name: arm for arm in arms}
+    pairs = [(STOCK_POLICY, PORO), (STOCK_FREE, GRPO), (PORO, GRPO), (PORO, STOCK_FREE)]
+    pairs += [(name, PORO) for name in by if name.startswith(f"{PORO}, ")]
     ratios = {
-        f"{STOCK_POLICY} / {PORO}": ratio(by[STOCK_POLICY], by[PORO]),
-        f"{STOCK_FREE} / {GRPO}": ratio(by[STOCK_FREE], by[GRPO]),
-        f"{PORO} / {GRPO}": ratio(by[PORO], by[GRPO]),
-        f"{PORO} / {STOCK_FREE}": ratio(by[PORO], by[STOCK_FREE]),
+        f"{above} / {below}": ratio(by[above], by[below])
+        for above, below in pairs
+        if above in by and below in by
     }
-    ratios |= {f"{name} / {PORO}": ratio(by[name], by[PORO]) for name in by
-               if name.startswith(f"{PORO}, ")}  # fmt: skip
     print()
     for name, found in ratios.items():
         print(f"{name}: {found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})")
@@ -315,6 +315,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--settings", nargs="+", choices=("forced", "natural"),
                         default=["forced", "natural"])  # fmt: skip
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM",
+                        help=f"of {', '.join(map(repr, ARMS))}")  # fmt: skip
     parser.add_argument("--freeze-vision", action="store_true")
     parser.add_argument("--ablate", action="store_true", help="also PORO with parts turned off")
     parser.add_argument("--json", type=Path, help="write all numbers here")
