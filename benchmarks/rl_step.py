@@ -57,10 +57,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "share_pictures": {"scoring": {"share_pictures": False}},
     "trim_padding": {"scoring": {"trim_padding": False}},
     "deal_rows": {"scoring": {"deal_rows": False}},
+    "shared generation": {"generation": "plain"},
 }
 """Part -> keys of the stage that turn it off."""
-if "generation" in RlConfig.model_fields:
-    PARTS["shared generation"] = {"generation": "plain"}
 PHASES = ("generation", "scoring", "update")
 
 

@@ -216,12 +216,15 @@ class _Form:
         elif groups is not None:
             rows = torch.stack(pooled).split(groups)
             pooled = tuple(row.reshape(-1, row.shape[-1]) for row in rows)
+        output = self.kind()
+        output.pooler_output = pooled  # no field of the class in some versions
         if self.deep_is_list is None:
-            return self.kind(pooler_output=pooled)
+            return output
         layers: list[Any] = [tuple(level) for level in zip(*(p.deep for p in parts), strict=True)]
         if not self.deep_is_list:
             layers = [torch.cat(layer) for layer in layers]
-        return self.kind(pooler_output=pooled, deepstack_features=layers)
+        output.deepstack_features = layers
+        return output
 
 
 def share_pictures(
