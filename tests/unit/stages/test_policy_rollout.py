@@ -85,7 +85,7 @@ def test_a_prompts_copies_are_encoded_once(
     assert [len(ids) for ids in asked] == [2, 2]  # two prompts without, two with the policy
     assert len(asked[0][0]) < len(asked[1][0])
     assert output["completion_ids"].shape[0] == 8
-    assert trainer.generation_config.num_return_sequences == 1
+    assert trainer.generation_config.num_return_sequences in (None, 1)
 
 
 def test_another_trl_is_refused_at_import(run_python: Any) -> None:
