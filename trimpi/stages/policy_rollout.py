@@ -136,14 +136,15 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
 
     def _can_share(self) -> bool:
         if self.generation_config.cache_implementation is not None:
-            return False  # the recipe asks for another cache
+            self._say_plain("the recipe asks for a cache_implementation")
+            return False
         if reason := can_share(self.accelerator.unwrap_model(self.model)):
             self._say_plain(reason)
         return not reason
 
     def _say_plain(self, reason: str) -> None:
         if self.is_world_process_zero():
-            print(f"rl: each completion reads its prompt anew: the model cannot share, {reason}")
+            print(f"rl: each completion reads its prompt anew: it is not shared, {reason}")
 
     def generates_itself(self) -> bool:
         """Whether `_draw` takes the place of TRL's generation."""
@@ -313,11 +314,17 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
 
 @contextmanager
 def generating_by(model: Any, decode: Callable[..., Any]) -> Iterator[None]:
-    """`model.generate` prepares everything as ever, and then lets `decode` choose the tokens."""
+    """`model.generate` prepares everything as ever, and then lets `decode` choose the tokens.
+
+    In evaluation mode: what drops out would make other draws of the same numbers.
+    """
+    training = model.training
     model.generate = partial(model.generate, custom_generate=decode)
+    model.eval()
     try:
         yield
     finally:
+        model.train(training)
         del model.generate
 
 
