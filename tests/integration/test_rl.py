@@ -95,7 +95,8 @@ def test_leaves_a_complete_model_and_a_full_record(inputs: StageInputs) -> None:
 def test_without_policy_it_is_trl_bit_for_bit(inputs: StageInputs, updates: int) -> None:
     """TRL's own trainer on policy-free prompts with pictures by path, same seeds: same weights."""
     sizes = {"updates_per_rollout": updates, "max_steps": 2 * updates}
-    config = rl_config(policy_fraction=0.0, generation="plain", **sizes)
+    plain = {"share_pictures": False, "trim_padding": False, "deal_rows": False}
+    config = rl_config(policy_fraction=0.0, generation="plain", scoring=plain, **sizes)
     folder = rl.run(config, inputs)
 
     samples = inputs.data.read("train")
