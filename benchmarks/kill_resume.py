@@ -12,7 +12,6 @@ its completions and scores are compared with those of the uninterrupted run, bit
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -35,6 +34,7 @@ TIMED = {*RATES, "step_time"}
 """Logged values that are times, and so differ between any two runs."""
 WAYS = ("any time", "any time", "while a checkpoint is written", "any time, then cut it in half")
 """Ways of a kill in a stage, in turn."""
+COLUMNS = ("kill", "run", "stage", "when", "phase", "step", "goes on from", "repeated", "equal")
 PATIENCE = 900.0
 """Seconds without the wanted moment after which a sitting is left to come to its end."""
 
@@ -287,7 +287,7 @@ def main() -> None:
         print(
             "| kill | run | stage | when | phase | steps logged | goes on from | repeated | equal |"
         )
-        print("|---|---|---|---|---|---|---|---|---|", flush=True)
+        print("|---" * len(COLUMNS) + "|", flush=True)
         count = number = unequal = 0
         while count < given.kills:
             kills = planned(1, seconds, generator, number)[0]
