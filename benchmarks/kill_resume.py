@@ -4,8 +4,8 @@
 
 The recipe runs once without interruption. Then it runs in further folders, and each of these runs
 is stopped several times by SIGKILL of its whole process group, and started again by the same
-command. When a kill falls is drawn uniformly over the time that the uninterrupted run spent in the
-stage (libraries, weights, updates, checkpoints, merge, reload; evaluation is one of the stages).
+command. When a kill falls is drawn uniformly over the processor time that the uninterrupted run spent
+in the stage, which other jobs on the machine do not stretch (libraries, weights, updates, checkpoints, merge, reload; evaluation is one of the stages).
 Some kills wait for a checkpoint that is being written instead, and after some the weights of the
 newest checkpoint are cut in half. Where a run has come to its end, its log by step, its models and
 its completions and scores are compared with those of the uninterrupted run, bit by bit.
@@ -47,7 +47,7 @@ class Kill:
     stage: str
     way: str
     offset: float
-    """Seconds after the stage began."""
+    """Seconds of processor time after the stage began."""
     wanted: str = ""
     """The stage that `offset` counts from, where the kill fell in a later one."""
     found: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +59,7 @@ class Sitting:
     def __init__(self, recipe: Path, output: Path) -> None:
         command = [sys.executable, "-m", "trimpi.cli", "run", str(recipe)]
         self.lines: list[tuple[float, str]] = []
+        """What it said, each line with the processor time used by then."""
         self.process = subprocess.Popen(
             [*command, "--output", str(output)],
             cwd=ROOT,
@@ -68,13 +69,23 @@ class Sitting:
             text=True,
             start_new_session=True,
         )
+        self._used = 0.0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
+            self.lines.append((self.used(), line.rstrip()))
+
+    def used(self) -> float:
+        """Seconds of processor time so far; what it was before its end after that."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            self._used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            pass
+        return self._used
 
     def began(self, stage: str) -> float | None:
         """When a stage (`evaluate` for the first evaluation) began; None before that."""
@@ -161,7 +172,7 @@ def run_until(kill: Kill, sitting: Sitting, folder: Path) -> bool:
     while sitting.process.poll() is None and time.monotonic() < deadline:
         began = sitting.began(kill.stage)
         if began is not None:
-            passed = time.monotonic() - began >= kill.offset
+            passed = sitting.used() - began >= kill.offset
             if kill.way == WAYS[2]:
                 there = {p.name for p in folder.glob("checkpoints/checkpoint-*")}
                 new = set() if before is None else there - before

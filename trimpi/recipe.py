@@ -252,6 +252,8 @@ class Recipe(Section):
     """Accelerators that a stage trains on, one process each; batch sizes stay global."""
     launcher: str | None = None
     """Command prefix that starts a stage's processes; None with several devices is torchrun."""
+    parallel: Literal["ddp", "fsdp2", "zero2", "zero3"] | None = None
+    """How the devices share a stage: a configuration of `accelerate launch` in the package."""
     model: ModelConfig
     data: DataConfig
     grader: Grading = "trimpi.grading:exact_answer"

@@ -44,7 +44,7 @@ from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
-from trimpi.stages.epoch_rows import EpochRows
+from trimpi.stages.epoch_rows import EpochRows, blank_rows
 from trimpi.stages.failures import check_loss, row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
@@ -70,26 +70,38 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, refused where it is not finite."""
         places = inputs.pop("place", torch.tensor([]))
+        blank = (inputs["labels"] == IGNORED).all(1, keepdim=True)
+        empty = (inputs["attention_mask"] * blank).sum()
         found = super().compute_loss(model, inputs, *args, **kwargs)
         loss = found[0] if isinstance(found, tuple) else found
 
         def rows() -> list[str]:
-            # The same rows again where the table holds each epoch's.
-            count = len(self.names)
-            return [self.names[place % count] for place in places.tolist()] if count else []
+            # The same rows again where the table holds each epoch's; blanks have no name.
+            count, table = len(self.names), len(self._table) - self.blanks
+            return [self.names[p % count] for p in places.tolist() if p < table] if count else []
 
         folder = Path(str(self.args.output_dir))
         check_loss(loss, self.stage, self.state.global_step + 1, rows, folder)
+        if self.blanks:  # nothing is learned from them, so they do not count
+            self._total_train_tokens -= int(self.accelerator.reduce(empty, reduction="sum"))
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return found
 
     rows_of_an_epoch: int | None = None
     """Set where the table holds the rows of each epoch one after the other, so many an epoch."""
+    blanks: int = 0
+    """Rows at the end of the table that fill up the last batch of every epoch."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.rows_of_an_epoch is None:
+        if self.rows_of_an_epoch is None and not self.blanks:
             return super()._get_train_sampler(train_dataset)
-        table: Any = self.train_dataset
-        return EpochRows(self.rows_of_an_epoch, len(table), self.args.seed)
+        count = len(self._table) - self.blanks
+        same, rows = self.rows_of_an_epoch is None, self.rows_of_an_epoch or count
+        return EpochRows(rows, count, self.args.seed, self.blanks, same)
+
+    @property
+    def _table(self) -> Any:
+        return self.train_dataset
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -174,6 +186,8 @@ def run_supervised(
         rows = same_types(rows)
 
     names = [n for part in parts for n in row_names(part.split, part.samples) * part.times]
+    blanks = blank_rows(rows, seen, config.micro_batch_size, arguments.world_size)
+    rows += blanks
     table = Dataset.from_list([{**vars(row), "place": i} for i, row in enumerate(rows)])
     del rows  # the table holds them in a fraction of the memory
 
@@ -197,7 +211,7 @@ def run_supervised(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.stage, trainer.names = config.kind, names
+    trainer.stage, trainer.names, trainer.blanks = config.kind, names, len(blanks)
     adapters_in_float32(trainer.model)
     if encode_epoch is not None:
         trainer.rows_of_an_epoch = seen
