@@ -107,6 +107,9 @@ class RlOptions(Section):
     advantage: Literal["group", "group_mean", "batch", "beta_norm"] = "group"
     """What a reward is divided by after the group's mean is taken off: the group's standard
     deviation, nothing (Dr. GRPO), that of the batch, or a Beta density (BNPO, arXiv 2506.02864)."""
+    generation: Literal["shared", "plain"] = "shared"
+    """`shared` reads a prompt once for all of its completions, and draws by row whatever the
+    batching; `plain` leaves loop and draws to TRL. An engine (`trainer.use_vllm`) has its own."""
     dynamic_sampling: DynamicSampling | None = None
     overlong: Overlong | None = None
     downsample: Downsample | None = None

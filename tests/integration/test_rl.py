@@ -94,7 +94,8 @@ def test_leaves_a_complete_model_and_a_full_record(inputs: StageInputs) -> None:
 @pytest.mark.parametrize("updates", [1, 2])
 def test_without_policy_it_is_trl_bit_for_bit(inputs: StageInputs, updates: int) -> None:
     """TRL's own trainer on policy-free prompts with pictures by path, same seeds: same weights."""
-    config = rl_config(policy_fraction=0.0, updates_per_rollout=updates, max_steps=2 * updates)
+    sizes = {"updates_per_rollout": updates, "max_steps": 2 * updates}
+    config = rl_config(policy_fraction=0.0, generation="plain", **sizes)
     folder = rl.run(config, inputs)
 
     samples = inputs.data.read("train")
@@ -328,13 +329,8 @@ def test_text_only_requests_under_a_policy_with_pictures(qwen: Path, tmp_path: P
 
 
 def test_two_processes_share_a_group(inputs: StageInputs, tmp_path: Path) -> None:
-    """One group of eight, four rows on each process: same rollouts, same updates as on one.
-
-    Draws differ between processes, so only the likeliest token may be drawn.
-    """
-    config = rl_config(
-        prompts_per_step=1, group_size=8, micro_batch_size=2, trainer={"top_k": 1}, lr=1e-4
-    )
+    """One group of eight, four rows on each process: same rollouts, same updates as on one."""
+    config = rl_config(prompts_per_step=1, group_size=8, micro_batch_size=2, lr=1e-4)
     rl.run(config, inputs)
     job = {
         "stage": config.model_dump(mode="json"),

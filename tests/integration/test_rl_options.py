@@ -121,12 +121,10 @@ def test_data_without_signal_ends_the_stage_with_the_model_so_far(
 
 
 def test_two_processes_choose_the_same_groups(qwen: Path, data: DataFolder, tmp_path: Path) -> None:
-    """Draws differ between processes, so only the likeliest token may be drawn."""
     config = rl_config(
         prompts_per_step=2,
         group_size=4,
         micro_batch_size=2,
-        trainer={"top_k": 1},
         lr=1e-4,
         dynamic_sampling={"max_tries": 3},
         aware_when="all_failed",

@@ -22,7 +22,7 @@ LAYERS = {
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "control_tokens",
         "adapter", "interpolate", "quantization", "shard_merge", "model", "replay", "schedule",
-        "trainer_fields", "token_estimate", "memory", "bertscore"},
+        "trainer_fields", "token_estimate", "memory", "bertscore", "row_draws"},
     4: {"stages", "evaluate", "benchmarks"},
     5: {"ask", "breakeven", "compare", "export", "report", "show", "data_step", "launch",
         "local_generator", "policy_view", "quiet", "seeds", "identities", "pipeline", "eval_suites",

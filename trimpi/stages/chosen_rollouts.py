@@ -36,7 +36,12 @@ class ChosenRolloutTrainer(GuidedRolloutTrainer):
             source: of prompts, where the options need one.
             args, kwargs: of TRL's trainer.
         """
-        super().__init__(*args, policy_fraction=config.policy_fraction, **kwargs)
+        super().__init__(
+            *args,
+            policy_fraction=config.policy_fraction,
+            generation=config.generation,
+            **kwargs,
+        )
         self.config, self.source = config, source
         batches = -(-self.args.max_steps // config.updates_per_rollout)
         self.share = PolicyShare(config, batches)
@@ -63,6 +68,8 @@ class ChosenRolloutTrainer(GuidedRolloutTrainer):
         if not self.model.training or self.as_given:
             return super()._generate_and_score_completions(inputs)
         self.rollout_batch = self.state.global_step // self.config.updates_per_rollout
+        # A checkpoint falls between rollout batches, so that a resume counts tries from 0 too.
+        self.draws = (self.rollout_batch, 0)
         self.layout = self.share.layout(self.rollout_batch)
         reward = self.reward_funcs[0]
         if self._chooses:
@@ -118,6 +125,7 @@ class ChosenRolloutTrainer(GuidedRolloutTrainer):
 
     def _roll(self, prompts: Sequence[int]) -> list[Group]:
         """Sample and grade a group of each prompt (rows of the data set); groups of all."""
+        self.draws = (self.rollout_batch, self.draws[1] + 1)
         size = self.num_generations
         count = len(prompts) * size // self.accelerator.num_processes
         first = self.accelerator.process_index * count

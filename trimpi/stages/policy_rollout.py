@@ -8,19 +8,24 @@ learned from, without it:
 
 Two methods change what TRL does: `_generate` answers policy-bearing prompts and hands back the
 policy-free ones, and `_generate_and_score_completions` tells it which rows those are. Advantages
-and loss are TRL's. In evaluation, and with `policy_fraction` 0, TRL's own generation runs.
+and loss are TRL's. In evaluation, and with `policy_fraction` 0 where TRL draws, its own generation
+runs.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from transformers.generation import GenerationMode
 from trl import GRPOTrainer
 
 from trimpi.group_layout import aware_in_group, aware_rows
 from trimpi.prompt import Message
+from trimpi.row_draws import sample_by_row, uniforms
 from trimpi.stages.grpo import ObservedGRPOTrainer
 from trimpi.stages.rollout_rows import with_pictures
 from trimpi.stages.rollouts import Sampled
@@ -59,10 +64,13 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
     same request with the policy before it) and `row` (index of the sample).
     """
 
-    def __init__(self, *args: Any, policy_fraction: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, policy_fraction: float, generation: str = "shared", **kwargs: Any
+    ) -> None:
         """
         Args:
             policy_fraction: share of a group that is generated with the policy; 0 is plain GRPO.
+            generation: `plain` leaves the loop and the draws to TRL.
             args, kwargs: of TRL's trainer.
         """
         super().__init__(*args, **kwargs)
@@ -73,10 +81,21 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         """Generate and score the rows that are handed in; choose and weigh nothing."""
         self.last_rows: list[dict[str, Any]] = []
         """Rows of the last rollout batch of this process, pictures by path."""
+        self.draws: tuple[int, ...] = (0, 0)
+        """What the draws of rollouts belong to, beside the seed: rollout batch, try."""
+        self.draws_by_row = generation != "plain" and self._decodes_here()
+        """Whether what is drawn depends on row and place alone (`row_draws`)."""
+
+    def _decodes_here(self) -> bool:
+        """Whether tokens are chosen one by one by transformers: no engine, no search by beams."""
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            return False
+        known = (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH)
+        return self.generation_config.get_generation_mode() in known
 
     def generates_itself(self) -> bool:
         """Whether `_draw` takes the place of TRL's generation."""
-        return any(self.layout)
+        return any(self.layout) or self.draws_by_row
 
     def aware_rows(self, rows: int) -> list[bool]:
         """Which of this process' rows are generated with the policy in context."""
@@ -160,13 +179,29 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         else:
             self.generation_config.num_return_sequences = copies
             try:
-                completions, logprobs = self._generate_single_turn(ids, images, fields, in_group)
+                with self._drawing(len(prompts), rows):
+                    generated = self._generate_single_turn(ids, images, fields, in_group)
             finally:
                 self.generation_config.num_return_sequences = 1
+            completions, logprobs = generated
         if logprobs is None:
             logprobs = [None] * len(rows)
         sampled = map(Sampled, _repeat(ids, copies), completions, logprobs)
         return dict(zip(rows, sampled, strict=True))
+
+    @contextmanager
+    def _drawing(self, count: int, rows: Sequence[int]) -> Iterator[None]:
+        """While TRL generates for these `rows` of the `count` of this process: draws by row."""
+        if not self.draws_by_row:
+            yield
+            return
+        first = self.accelerator.process_index * count
+        key, places = (self.args.seed, *self.draws), [first + row for row in rows]
+        numbers = uniforms(key, places, self.generation_config.max_new_tokens)
+        # The object that TRL unwraps: it may wrap adapters, or have its weights in shards.
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with generating_by(model, partial(sample_by_row, numbers=numbers)):
+            yield
 
     def _copies(self, rows: int, in_group: int) -> int:
         """How many adjacent rows share a prompt; 1 where groups are split between processes."""
@@ -176,6 +211,16 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         count = torch.tensor(tokens, device=self.accelerator.device)
         self.state.num_input_tokens_seen += int(self.accelerator.reduce(count, reduction="sum"))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+
+
+@contextmanager
+def generating_by(model: Any, decode: Callable[..., Any]) -> Iterator[None]:
+    """`model.generate` prepares everything as ever, and then lets `decode` choose the tokens."""
+    model.generate = partial(model.generate, custom_generate=decode)
+    try:
+        yield
+    finally:
+        del model.generate
 
 
 def _repeat(values: Sequence[Any], copies: int) -> list[Any]:

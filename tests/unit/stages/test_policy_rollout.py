@@ -20,6 +20,7 @@ from tests.rl_cases import (
 from trimpi.batch import collate, encode_text
 from trimpi.prompt import build_messages
 from trimpi.sample import DataFolder
+from trimpi.stages.rollout_rows import with_pictures
 
 WORDS = ["Condition 1", "Yes. Case 1", "No", "\\boxed{Case 2}", "red", "is there", "blue", "Go to"]
 
@@ -89,17 +90,40 @@ def test_another_trl_is_refused_at_import(run_python: Any) -> None:
     assert line == "trl's GRPOTrainer._generate has changed; install trl>=1.16,<1.17"
 
 
-def test_copies_are_distinct_draws_in_the_order_of_the_rows(trainer: Any) -> None:
-    """Draws with `num_return_sequences` are those of the same prompts written out row by row."""
+def test_copies_are_distinct_draws_in_the_order_of_the_rows(
+    trainer: Any, qwen: Path, data: DataFolder, tmp_path: Path
+) -> None:
+    """Draws of prompts with their copies are those of the same prompts written out row by row."""
     trainer.model.train()
     rows = rollout_rows(trainer)
-    torch.manual_seed(3)
     together = trainer._generate_and_score_completions(rows)["completion_ids"]
     trainer._copies = lambda rows, in_group: 1
     torch.manual_seed(3)
-    apart = trainer._generate_and_score_completions(rows)["completion_ids"]
-    assert torch.equal(together, apart)
+    assert torch.equal(trainer._generate_and_score_completions(rows)["completion_ids"], together)
     assert len({tuple(row) for row in together.tolist()}) > 4
+    # TRL's own draws follow the random state.
+    config = rl_config(generation="plain")
+    plain = make_trainer(config, rl_inputs(qwen, data, tmp_path / "plain"))
+    plain.model.train()
+    found = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        found.append(plain._generate_and_score_completions(rows)["completion_ids"].tolist())
+    assert found[0] == found[1] != found[2]
+
+
+def test_draws_follow_seed_batch_and_try(trainer: Any) -> None:
+    trainer.model.train()
+    rows = rollout_rows(trainer)
+    state = torch.get_rng_state()
+    found = []
+    for draws in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        trainer.draws = draws
+        drawn = trainer._sample([row["prompt"] for row in with_pictures(rows)], [True] * 8, 4)
+        found.append([drawn[row].completion_ids for row in range(8)])
+    assert found[0] == found[3] and found[0] != found[1] != found[2] != found[0]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "generate" not in vars(trainer.model)
 
 
 def test_evaluation_never_sees_the_policy(trainer: Any) -> None:
@@ -182,6 +206,7 @@ def test_old_log_probabilities_are_policy_free_and_clipping_acts_in_the_second_u
     mask = output["completion_mask"].bool()
     assert torch.allclose(output["old_per_token_logps"][mask], scored[mask], atol=1e-5)
     trainer.forget_log()
+    torch.manual_seed(1)  # of TRL's shuffling: rows of both halves in both updates
     trainer.train()
     steps = [row for row in trainer.state.log_history if "loss" in row]
     assert [row["clip_ratio/region_mean"] > 0 for row in steps] == [False, True]
