@@ -4,11 +4,12 @@
 
 The recipe runs once without interruption. Then it runs in further folders, and each of these runs
 is stopped several times by SIGKILL of its whole process group, and started again by the same
-command. When a kill falls is drawn uniformly over the processor time that the uninterrupted run spent
-in the stage, which other jobs on the machine do not stretch (libraries, weights, updates, checkpoints, merge, reload; evaluation is one of the stages).
-Some kills wait for a checkpoint that is being written instead, and after some the weights of the
-newest checkpoint are cut in half. Where a run has come to its end, its log by step, its models and
-its completions and scores are compared with those of the uninterrupted run, bit by bit.
+command. When a kill falls is drawn uniformly over the processor time that the uninterrupted run
+took for the stage (weights, updates, checkpoints, merge, reload; evaluation is one of the stages);
+other jobs on the machine do not stretch that. Some kills wait for a checkpoint that is being
+written instead, and after some the weights of the newest checkpoint are cut in half. Where a run
+has come to its end, its log by step, its models and its completions and scores are compared with
+those of the uninterrupted run, bit by bit.
 """
 
 import argparse

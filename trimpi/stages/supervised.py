@@ -67,6 +67,13 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
     stage = "train"
     names: Sequence[str] = ()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Many vision-language models say that they cannot divide by the tokens of an update, and
+        # the trainer then takes a mean of the means of all passes of all processes. The loss is
+        # TRL's, not the model's, and divides by what it is given.
+        self.model_accepts_loss_kwargs = True
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, refused where it is not finite."""
         places = inputs.pop("place", torch.tensor([]))
