@@ -15,6 +15,7 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
+from trimpi.parallel import package_missing, parallel_problems
 from trimpi.quiet import quiet
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
@@ -109,6 +110,7 @@ def check_recipe(
         if isinstance(stage, RlConfig):
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
     _check_quantization(recipe, estimates, found)
+    _check_parallel(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
     for name, stage in recipe.trained.items():
         with found.noting():
@@ -162,6 +164,14 @@ def _check_diagnose(recipe: Recipe, found: Findings) -> None:
             ) from None
         if callable(check := getattr(function, "check", None)):
             check()
+
+
+def _check_parallel(recipe: Recipe, dry: bool, found: Findings) -> None:
+    """As for quantization: on the machine of a dry run, a missing package is a note."""
+    missing = package_missing(recipe)
+    if missing is not None and dry:
+        found.unchecked.append(missing)
+    found.problems += [p for p in parallel_problems(recipe) if not (dry and p == missing)]
 
 
 def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:

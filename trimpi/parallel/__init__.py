@@ -26,17 +26,23 @@ def launch_command(way: str, devices: int) -> list[str]:
     return [*command, "--main_process_port", "0"]  # any free one: seeds may train side by side
 
 
+def package_missing(recipe: Recipe) -> str | None:
+    """What to say where the package behind `parallel` is not installed here."""
+    if recipe.parallel not in DEEPSPEED or importlib.util.find_spec("deepspeed") is not None:
+        return None
+    return (
+        f"parallel: {recipe.parallel} needs deepspeed, which is not installed; "
+        "pip install 'trimpi[deepspeed]', or take fsdp2"
+    )
+
+
 def parallel_problems(recipe: Recipe) -> list[str]:
     """One line for each thing of a recipe that cannot go with its `parallel`; loads no weights."""
     way = recipe.parallel
     if way is None:
         return []
-    problems = []
-    if way in DEEPSPEED and importlib.util.find_spec("deepspeed") is None:
-        problems.append(
-            f"parallel: {way} needs deepspeed, which is not installed; "
-            "pip install 'trimpi[deepspeed]', or take fsdp2"
-        )
+    missing = package_missing(recipe)
+    problems = [] if missing is None else [missing]
     if way in SHARDED:
         problems += _sharding_problems(SHARDED[way], recipe.model)
         for name, stage in recipe.trained.items():

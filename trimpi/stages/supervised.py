@@ -51,6 +51,7 @@ from trimpi.stages.general import drawn_general, encode_general, replay_folder, 
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
 from trimpi.stages.throughput import Throughput
+from trimpi.stages.whole_model import whole_model
 
 Encode = Callable[[Any, Sample, frozenset[int]], tuple[Encoded, TokenBudget]]
 """(processor, sample, visual token ids) -> training sequence and its budget."""
@@ -246,11 +247,11 @@ def run_supervised(
         **(more or {}),
     }
     accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
-    trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    batch = collate(processor, checked)
+    trained = whole_model(trainer, config, inputs, batch)
     del trainer, model
     free_memory()
     if first:
-        batch = collate(processor, checked)
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
