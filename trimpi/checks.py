@@ -15,7 +15,7 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
-from trimpi.parallel import package_missing, parallel_problems
+from trimpi.parallel import as_shared, package_missing, parallel_problems
 from trimpi.quiet import quiet
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
@@ -168,10 +168,9 @@ def _check_diagnose(recipe: Recipe, found: Findings) -> None:
 
 def _check_parallel(recipe: Recipe, dry: bool, found: Findings) -> None:
     """As for quantization: on the machine of a dry run, a missing package is a note."""
-    missing = package_missing(recipe)
-    if missing is not None and dry:
-        found.unchecked.append(missing)
-    found.problems += [p for p in parallel_problems(recipe) if not (dry and p == missing)]
+    missing = package_missing(recipe) if dry else None
+    found.unchecked += [missing] if missing else []
+    found.problems += [p for p in parallel_problems(recipe) if p != missing]
 
 
 def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
@@ -373,7 +372,8 @@ def _estimate(
             )
         images = image_tokens(stage, found.lengths[stage.split])
         sizes = (training, generation, recipe.devices, images)
-        memory = estimate(size, recipe.model, stage, *sizes, triton=torch.cuda.is_available())
+        shared = as_shared(recipe, stage)
+        memory = estimate(size, recipe.model, shared, *sizes, triton=torch.cuda.is_available())
         plans.append(StagePlan(plan.name, plan.schedule, training, generation, images, memory))
     found.stages = plans
 

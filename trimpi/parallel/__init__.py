@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from trimpi.recipe import ModelConfig, Recipe, RlConfig
+from trimpi.recipe import ModelConfig, Recipe, RlConfig, TrainingConfig
 
 SHARDED = {"fsdp2": "FSDP2", "zero3": "ZeRO-3"}
 """Ways that leave no process with the whole model."""
@@ -24,6 +24,13 @@ def launch_command(way: str, devices: int) -> list[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(configuration(way)), "--num_processes", str(devices)]
     return [*command, "--main_process_port", "0"]  # any free one: seeds may train side by side
+
+
+def as_shared(recipe: Recipe, stage: TrainingConfig) -> TrainingConfig:
+    """The stage as estimates of memory read it: one whose weights are shared out says so."""
+    if recipe.parallel not in SHARDED:
+        return stage
+    return stage.model_copy(update={"trainer": {**stage.trainer, "fsdp": True}})
 
 
 def package_missing(recipe: Recipe) -> str | None:
