@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimpi.runs import chain_name, digest, model_digest, read_json, read_metrics
+from trimpi.runs import chain_name, digest, model_digest, read_json, read_metrics, write_json
 from trimpi.stages.checkpoints import MARKER, last_whole
 from trimpi.stages.throughput import RATES
 
@@ -280,7 +280,11 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, nargs="?", default=default)
     parser.add_argument("--kills", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="keep the run folders here")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="keep the run folders here; an uninterrupted run that is there is used",
+    )
     given = parser.parse_args()
     from trimpi.recipe_file import load_recipe
 
@@ -290,9 +294,12 @@ def main() -> None:
     generator = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
-        sitting = Sitting(given.recipe, work / "whole")
-        sitting.end()
-        seconds = durations(sitting, list(chain))
+        seconds = read_json(work / "seconds.json")
+        if seconds is None:
+            sitting = Sitting(given.recipe, work / "whole")
+            sitting.end()
+            seconds = durations(sitting, list(chain))
+            write_json(work / "seconds.json", seconds)
         expected = contents(work / "whole", chains)
         told = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
         print(f"uninterrupted: {told}\n", flush=True)

@@ -1,10 +1,7 @@
 """The RL stage with its options, end to end: resume, an early end, two processes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch

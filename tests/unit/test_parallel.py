@@ -16,10 +16,11 @@ from trimpi.recipe import Recipe
 from trimpi.sample import DataFolder
 
 
-def recipe_of(model: Path, data: DataFolder, **more: Any) -> Recipe:
+def recipe_of(qwen: Path, data: DataFolder, **more: Any) -> Recipe:
     stages = more.pop("stages", {"sft": {"max_steps": 1, "batch_size": 2, "micro_batch_size": 1}})
-    raw = {"name": "r", "model": {"path": str(model)}, "data": {"folder": str(data.root)}}
-    return Recipe.model_validate({**raw, "devices": 2, "stages": stages, **more})
+    raw = {"name": "r", "model": {"path": str(qwen)}, "data": {"folder": str(data.root)}}
+    raw |= {"devices": 2, "stages": stages, "evaluation": {"settings": ["no_policy"]}}
+    return Recipe.model_validate({**raw, **more})
 
 
 @pytest.mark.parametrize(
