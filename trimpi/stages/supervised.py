@@ -7,10 +7,9 @@ mean does not depend on how a batch is cut into micro batches, so it is the one 
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ from trimpi.model import (
 )
 from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import CptConfig, SupervisedConfig
-from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
@@ -50,6 +48,8 @@ from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
+from trimpi.stages.rl_arguments import watched
+from trimpi.stages.supervised_arguments import training_arguments
 from trimpi.stages.throughput import Throughput
 from trimpi.stages.whole_model import whole_model
 
@@ -319,7 +319,7 @@ def encode_rows(
     rows, budgets, problems = [], [], []
     named = [(f"{p.split}: row {s.id!r}", s, p.encode) for p in parts for s in p.samples]
     for where, sample, encode in track(
-        named, f"{kind}: encode", transient=True, disable=not _watched()
+        named, f"{kind}: encode", transient=True, disable=not watched()
     ):
         try:
             row, budget = encode(processor, sample, visual)
@@ -345,59 +345,6 @@ def same_types(rows: Sequence[Encoded]) -> list[Encoded]:
     ]
 
 
-def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConfig:
-    """TRL's arguments of a stage; keys of `config.trainer` are passed through.
-
-    Raises:
-        UserError: a key that TRL does not know, or a value that it refuses.
-    """
-    known = [field.name for field in fields(SFTConfig) if field.init]
-    checkpointing = "activation_checkpointing"  # its name since transformers 5.20
-    if checkpointing not in known:
-        checkpointing = "gradient_checkpointing"
-    ours: dict[str, Any] = {
-        "output_dir": str(inputs.output / "checkpoints"),
-        "num_train_epochs": config.epochs,
-        "max_steps": config.max_steps or -1,
-        "learning_rate": config.lr,
-        "per_device_train_batch_size": config.micro_batch_size,
-        "warmup_steps": min(config.warmup_ratio, 0.999),  # below 1 it is a share of all steps
-        "lr_scheduler_type": config.lr_scheduler,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
-        checkpointing: config.gradient_checkpointing,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available() if config.bf16 is None else config.bf16,
-        "logging_steps": config.logging_steps,
-        "save_strategy": "epoch" if config.save_steps is None else "steps",
-        "save_steps": config.save_steps or 500,
-        "seed": inputs.seed,
-        "data_seed": inputs.seed,
-        "max_length": None,
-        "remove_unused_columns": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-    }
-    defaults: dict[str, Any] = {
-        "report_to": "none",
-        "disable_tqdm": not _watched(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    problems = [
-        f"{config.kind}.trainer.{key}: unknown; {did_you_mean(key, known)}"
-        if key not in known
-        else f"{config.kind}.trainer.{key}: is set by the stage; use the stage's own keys"
-        for key in config.trainer
-        if key not in known or key in ours
-    ]
-    if problems:
-        raise UserError.join(problems)
-    try:
-        return SFTConfig(**(defaults | dict(config.trainer) | ours))
-    except (TypeError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{config.kind}: the trainer refuses its settings ({line})") from None
-
-
 def resume_checkpoint(arguments: SFTConfig, output: Path) -> str | None:
     """Where to go on, found by the first process and told to all."""
     found: list[str | None] = [None]
@@ -406,7 +353,3 @@ def resume_checkpoint(arguments: SFTConfig, output: Path) -> str | None:
         checkpoint = resume_point(output)
         found = [None if checkpoint is None else str(checkpoint)]
     return broadcast_object_list(found)[0]
-
-
-def _watched() -> bool:
-    return sys.stderr.isatty()

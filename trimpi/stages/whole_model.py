@@ -55,7 +55,10 @@ def whole_model(
         return None
     _end_zero_3()
     # One device may not hold what several did.
-    model = load_model(inputs.model, inputs.model_config, config.lora is None, torch.device("cpu"))
+    how = inputs.model_config
+    if how.attn_implementation == "flash_attention_2":  # which has no kernels there
+        how = how.model_copy(update={"attn_implementation": "sdpa"})
+    model = load_model(inputs.model, how, config.lora is None, torch.device("cpu"))
     if config.lora is not None:
         model = peft.get_peft_model(model, lora_config(model, config.lora))
     gathered = {name: tensor.to("cpu", torch.float32) for name, tensor in gathered.items()}
