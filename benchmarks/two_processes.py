@@ -39,6 +39,8 @@ class Apart:
     """Greatest change of a weight by the stage."""
     weights: float
     """Greatest difference of a final weight."""
+    share: float
+    """Norm of the difference of all final weights over the norm of what the stage changed."""
 
     def worst(self, *names: str) -> float:
         """Greatest difference of metrics whose names begin so."""
@@ -167,6 +169,10 @@ def compare(one: Path, two: Path, start: Path) -> Apart:
         metrics=metrics,
         learned=max(float((left[k] - before[k]).abs().max()) for k in left if k in before),
         weights=max(float((left[k] - right[k]).abs().max()) for k in left),
+        share=math.sqrt(
+            sum(float((left[k] - right[k]).square().sum()) for k in left)
+            / max(sum(float((left[k] - before[k]).square().sum()) for k in left), 1e-30)
+        ),
     )
 
 

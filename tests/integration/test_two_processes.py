@@ -64,11 +64,13 @@ def test_all_stages_by_ddp(qwen: Path, tmp_path: Path) -> None:
     for name in stages:
         apart = compare(one / name, two / name, start)
         assert apart.rows_equal and apart.groups_equal in (None, True), name
-        beyond = {key: value for key, value in apart.metrics.items() if value > 1e-4}
-        assert not beyond, name
-        # Adam's first updates divide a gradient by its own size: of one that is nothing but
-        # rounding, the noise counts as much as the signal of others.
-        assert apart.weights < 0.2 * apart.learned, name
+        beyond = {key for key, value in apart.metrics.items() if value > 1e-4}
+        # TRL logs means over passes of means over their tokens, and passes hold other rows here.
+        by_pass = ("kl", "entropy", "clip_ratio") if name == "options" else ()
+        assert not {key for key in beyond if not key.startswith(by_pass)}, name
+        # Adam divides a gradient by its own size: of one that is nothing but rounding, such as
+        # that of a key's bias, the noise counts as much as the signal of others.
+        assert apart.share < 0.02, name
         start = one / name / "model"
     stage = read_json(two / "rl" / "stage.json")
     assert "x 2 devices" in stage["schedule"] and stage["selftest"]["aware_rows"] == 4
@@ -90,6 +92,6 @@ def test_shards_become_a_whole_model(qwen: Path, tmp_path: Path) -> None:
         apart = compare(one / name, two / name, start)
         assert apart.rows_equal and apart.groups_equal in (None, True), name
         assert apart.worst("loss", "reward", "kl") < 1e-4, name
-        assert apart.weights < 0.2 * apart.learned, name
+        assert apart.share < 0.02, name
         assert read_json(two / name / "stage.json")["gradients"]["tensors"] > 0
         start = one / name / "model"
