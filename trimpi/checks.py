@@ -16,6 +16,7 @@ from trimpi.grading import Grader
 from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
+from trimpi.parallel import as_shared, package_missing, parallel_problems
 from trimpi.quiet import quiet
 from trimpi.recipe import (
     CptConfig,
@@ -127,6 +128,7 @@ def check_recipe(
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}", recipe.devices)
     _check_quantization(recipe, estimates, found)
     _check_attention(recipe, estimates, found)
+    _check_parallel(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
     (found.unchecked if estimates else found.problems).extend(missing_trackers(recipe))
     for name, stage in recipe.trained.items():
@@ -181,6 +183,13 @@ def _check_diagnose(recipe: Recipe, found: Findings) -> None:
             ) from None
         if callable(check := getattr(function, "check", None)):
             check()
+
+
+def _check_parallel(recipe: Recipe, dry: bool, found: Findings) -> None:
+    """As for quantization: on the machine of a dry run, a missing package is a note."""
+    missing = package_missing(recipe) if dry else None
+    found.unchecked += [missing] if missing else []
+    found.problems += [p for p in parallel_problems(recipe) if p != missing]
 
 
 def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
@@ -402,7 +411,8 @@ def _estimate(
             found.problems += [short] if short else []
         images = image_tokens(stage, found.lengths[stage.split])
         sizes = (training, generation, recipe.devices, images)
-        memory = estimate(size, recipe.model, stage, *sizes, triton=torch.cuda.is_available())
+        shared = as_shared(recipe, stage)
+        memory = estimate(size, recipe.model, shared, *sizes, triton=torch.cuda.is_available())
         plans.append(StagePlan(plan.name, plan.schedule, training, generation, images, memory))
     found.stages = plans
 

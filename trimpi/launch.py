@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from trimpi.disk import disk_faults_named
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
+from trimpi.parallel import launch_command, parallel_problems
 from trimpi.quiet import quiet
 from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig, TrainingConfig
 from trimpi.resolve import resolve_callable
@@ -63,10 +64,15 @@ def run_stage(
     alone = not isinstance(config, TrainingConfig)  # arithmetic on files needs no devices
     if alone or (recipe.devices == 1 and recipe.launcher is None):
         return run_job(job)
+    if problems := parallel_problems(recipe):
+        raise UserError.join(problems)
     file = output / "job.json"
     write_json(file, job)
     default = f"torchrun --standalone --nproc-per-node {recipe.devices}"
-    command = [*shlex.split(recipe.launcher or default), "-m", "trimpi.launch", str(file)]
+    start = shlex.split(recipe.launcher or default)
+    if recipe.parallel is not None:
+        start = launch_command(recipe.parallel, recipe.devices)
+    command = [*start, "-m", "trimpi.launch", str(file)]
     try:
         code = subprocess.run(command, check=False).returncode
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from trimpi.checks import Findings, StagePlan, check_recipe
 from trimpi.errors import UserError, did_you_mean
 from trimpi.memory import GIB, ModelSize, estimate, read_size, size_text
 from trimpi.model_source import locate
+from trimpi.parallel import as_shared
 from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, RolloutConfig, TrainingConfig
 
 CARDS = {
@@ -112,7 +113,7 @@ def _verdict(recipe: Recipe, plan: StagePlan, size: ModelSize, usable: float) ->
             plan.image_tokens,
         )
 
-    start = Setup(recipe.model, config, recipe.devices)
+    start = Setup(recipe.model, as_shared(recipe, config), recipe.devices)
     memory = needed(start)
     if memory["total"] <= usable:
         return Verdict(plan, memory, usable)

@@ -263,6 +263,8 @@ class Recipe(Section):
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     """Trackers that get the log of all stages, and the numbers of the evaluation: a list or one
     name."""
+    parallel: Literal["ddp", "fsdp2", "zero2", "zero3"] | None = None
+    """How the devices share a stage: a configuration of `accelerate launch` in the package."""
     model: ModelConfig
     data: DataConfig
     grader: Grading = "trimpi.grading:exact_answer"

@@ -97,8 +97,20 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         if arm not in [*known_arms, "base"]:
             hint = did_you_mean(str(arm), [*known_arms, "base"])
             problems.append((f"evaluation.targets.{arm}", f"unknown arm {arm!r}; {hint}"))
-    problems += _replay_problems(data, stages)
+    problems += _replay_problems(data, stages) + _parallel_problems(data)
     return problems + _target_problems(arms, targets)
+
+
+def _parallel_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """`parallel` is a launcher of its own, for more than one process."""
+    if data.get("parallel") is None:
+        return []
+    problems = []
+    if data.get("launcher") is not None:
+        problems.append(("launcher", "'parallel' starts the processes already; drop either"))
+    if data.get("devices", 1) == 1:
+        problems.append(("parallel", "one device has nothing to share; give 'devices', or drop it"))
+    return problems
 
 
 def _start_problems(arm: str, chain: Any, stages: Mapping[Any, Any]) -> list[tuple[str, str]]:

@@ -329,37 +329,6 @@ def test_text_only_requests_under_a_policy_with_pictures(qwen: Path, tmp_path: P
     assert missing and all("visual" in name for name in missing)
 
 
-def test_two_processes_share_a_group(inputs: StageInputs, tmp_path: Path) -> None:
-    """One group of eight, four rows on each process: same rollouts, same updates as on one."""
-    config = rl_config(prompts_per_step=1, group_size=8, micro_batch_size=2, lr=1e-4)
-    rl.run(config, inputs)
-    job = {
-        "stage": config.model_dump(mode="json"),
-        "model": str(inputs.model),
-        "model_config": inputs.model_config.model_dump(mode="json"),
-        "data": str(inputs.data.root),
-        "base": None,
-        "replay": None,
-        "output": str(tmp_path / "two"),
-        "seed": 0,
-        "grader": "tests.rl_cases:by_length",
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "trimpi.launch", str(tmp_path / "job.json")]
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    stage = json.loads((tmp_path / "two" / "stage.json").read_text())
-    assert "x 2 devices" in stage["schedule"] and stage["selftest"]["aware_rows"] == 4
-    ones, twos = (read_metrics(folder) for folder in (inputs.output, tmp_path / "two"))
-    assert ones[0]["rollout/aware/reward"] != ones[0]["rollout/free/reward"]
-    for one, two in zip(ones, twos, strict=True):
-        for key in one:
-            if key.startswith(("rollout/", "reward", "kl", "num_tokens", "grad_norm")):
-                assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), key
-
-
 def test_a_sigkill_leaves_nothing_that_passes_for_whole(inputs: StageInputs) -> None:
     code = f"""
 from pathlib import Path

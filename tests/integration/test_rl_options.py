@@ -1,10 +1,7 @@
 """The RL stage with its options, end to end: resume, an early end, two processes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -118,54 +115,3 @@ def test_data_without_signal_ends_the_stage_with_the_model_so_far(
     assert f"rl: stopped after update 4 of 12: {reason}" in said
     assert reason in stage["dynamic_sampling"]["stopped"]
     assert said.count("warning: rl: step") == 2
-
-
-def test_two_processes_choose_the_same_groups(qwen: Path, data: DataFolder, tmp_path: Path) -> None:
-    config = rl_config(
-        prompts_per_step=2,
-        group_size=4,
-        micro_batch_size=2,
-        lr=1e-4,
-        dynamic_sampling={"max_tries": 3},
-        aware_when="all_failed",
-        aware_weighting="importance",
-        aware_positives_only=True,
-        downsample={"keep": 6},
-        advantage="beta_norm",
-        loss_type="dapo",
-        epochs=9.0,
-        max_steps=3,
-    )
-    grader = "tests.integration.test_rl_options:uneven"
-    one = rl_inputs(qwen, data, tmp_path / "one", uneven)
-    rl.run(config, one)
-    job: dict[str, Any] = {
-        "stage": config.model_dump(mode="json"),
-        "model": str(one.model),
-        "model_config": one.model_config.model_dump(mode="json"),
-        "data": str(data.root),
-        "base": None,
-        "replay": None,
-        "output": str(tmp_path / "two"),
-        "seed": 0,
-        "grader": grader,
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "trimpi.launch", str(tmp_path / "job.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ones, twos = (read_metrics(folder) for folder in (one.output, tmp_path / "two"))
-    assert len(ones) == 3 and {row["rollout/aware/share"] for row in ones} > {0.5}
-    for first, second in zip(ones, twos, strict=True):
-        for key in first:
-            if key.startswith(("rollout/", "reward", "grad_norm")):
-                assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-5), key
-
-
-def uneven(sample: Sample, completion: Completion) -> Score:
-    """Without the policy some samples fail (greedy rows of a half are alike), others do not."""
-    number = int(sample.id.rpartition("-")[2])
-    if number % 4 == 3:
-        return Score(0.0)
-    return Score((number + sum(map(ord, completion.text))) % 7 / 6)

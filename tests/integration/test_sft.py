@@ -262,33 +262,6 @@ def test_quantization_without_bitsandbytes_is_refused_before_anything_is_loaded(
         sft.run(settings(), moved(inputs, model_config=config))
 
 
-def test_two_processes_learn_what_one_learns(inputs: StageInputs, tmp_path: Path) -> None:
-    config = settings(epochs=2, micro_batch_size=1, lora=None)
-    sft.run(config, inputs)
-    job = {
-        "stage": config.model_dump(mode="json"),
-        "model": str(inputs.model),
-        "model_config": inputs.model_config.model_dump(mode="json"),
-        "data": str(inputs.data.root),
-        "output": str(tmp_path / "two"),
-        "seed": 0,
-        "grader": "trimpi.grading:exact_answer",
-        "base": None,
-        "replay": None,
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "trimpi.launch", str(tmp_path / "job.json")]
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=300)
-    one = [row["loss"] for row in read_metrics(inputs.output)]
-    two = [row["loss"] for row in read_metrics(tmp_path / "two")]
-    assert two == pytest.approx(one, rel=1e-4)
-    stage = json.loads((tmp_path / "two" / "stage.json").read_text())
-    assert "x 2 devices" in stage["schedule"]
-    assert stage["verified"]["max_abs"] <= stage["verified"]["limit"]
-
-
 def test_a_bad_picture_is_named_with_its_row(inputs: StageInputs) -> None:
     (inputs.data.root / "images" / "train_cot" / "000003.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"train_cot: row 'train_cot-3': .*000003\.png: not a read"):

@@ -37,12 +37,8 @@ from trimpi.stages.baking import baking_trainer
 from trimpi.stages.finish import free_memory
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.own_answers import KEPT, Own, counts, generate_chunks, in_words, judge
-from trimpi.stages.supervised import (
-    SHOWN,
-    SupervisedTrainer,
-    run_supervised,
-    training_arguments,
-)
+from trimpi.stages.supervised import SHOWN, SupervisedTrainer, run_supervised
+from trimpi.stages.supervised_arguments import training_arguments
 
 
 def run(config: DistillConfig, inputs: StageInputs) -> Path:

@@ -4,20 +4,27 @@ Nothing here changes a number of TRL's: the overrides order the rows, look on, o
 that changes nothing (`scoring_passes`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.trainer import grpo_trainer
 
 from trimpi.stages.checkpoints import ExactResume
 from trimpi.stages.failures import check_loss
 from trimpi.stages.rewards import RolloutReward
 from trimpi.stages.rollout_metrics import RolloutTable, WeightedMean, as_table
-from trimpi.stages.sampling import EpochSampler
+from trimpi.stages.sampling import EpochSampler, dealt, in_order
 from trimpi.stages.scoring_passes import ScoringPasses
+
+SHUFFLE = "shuffle_sequence_dict"
+"""TRL's function that orders the rows of a rollout batch, by its name in the trainer's module."""
+if not hasattr(grpo_trainer, SHUFFLE):
+    raise ImportError(f"trl's grpo_trainer.{SHUFFLE} has changed; install trl>=1.16,<1.17")
 
 
 class ObservedGRPOTrainer(ExactResume, ScoringPasses, GRPOTrainer):
@@ -61,6 +68,29 @@ class ObservedGRPOTrainer(ExactResume, ScoringPasses, GRPOTrainer):
         self.table = RolloutTable(rows[:, 0].bool(), rows[:, 1:], self.num_generations)
         for name, value in self.table.summary().items():
             self._metrics["train"][name].append(value)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        with self._rows_dealt():
+            return dict(super()._prepare_inputs(generation_batch))
+
+    @contextmanager
+    def _rows_dealt(self) -> Iterator[None]:
+        """TRL's shuffle of a rollout batch, its order a function of seed, batch and place."""
+        args: Any = self.args
+        updates = args.steps_per_generation // args.gradient_accumulation_steps
+        number = self.state.global_step // max(updates, 1)
+
+        def order(batch: Mapping[str, Any]) -> dict[str, Any]:
+            rows = len(batch["completion_ids"])
+            first = self.accelerator.process_index * rows
+            return in_order(batch, dealt(rows, first, updates, args.seed, number))
+
+        before = getattr(grpo_trainer, SHUFFLE)
+        setattr(grpo_trainer, SHUFFLE, order)
+        try:
+            yield
+        finally:
+            setattr(grpo_trainer, SHUFFLE, before)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trimpi.errors import UserError
@@ -73,8 +74,8 @@ class FiniteGradients(TrainerCallback):
         Raises:
             UserError: a gradient is not finite.
         """
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all(bool(norm.isfinite()) for norm in torch._foreach_norm(gradients)):
+        gradients = [_shard(p.grad) for p in model.parameters() if p.grad is not None]
+        if gradients and not all(bool(norm.isfinite()) for norm in torch._foreach_norm(gradients)):
             raise UserError(
                 f"{self._name}: step {state.global_step + 1}: the gradient is not finite; lower "
                 "lr; what was saved before is kept"
@@ -111,7 +112,10 @@ class GradientAudit(TrainerCallback):
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if self._missing is None:
             self._missing, self._tensors = set(trainable), len(trainable)
-        heard = {name for name, p in trainable.items() if p.grad is not None and bool(p.grad.any())}
+        visible = {name: _shard(p.grad) for name, p in trainable.items() if p.grad is not None}
+        if not visible:
+            return  # DeepSpeed keeps them to itself
+        heard = _of_any({name for name, grad in visible.items() if bool(grad.any())})
         self._missing -= heard
         self._seen += 1
         self._heard += bool(heard)
@@ -142,6 +146,18 @@ class GradientAudit(TrainerCallback):
             )
         record = {"steps": self._seen, "tensors": self._tensors, "without_gradient": missing}
         write_json(self._file, record)
+
+
+def _shard(gradient: Any) -> Any:
+    """What this process holds of a gradient that is shared out."""
+    return gradient.to_local() if hasattr(gradient, "to_local") else gradient
+
+
+def _of_any(names: set[str]) -> set[str]:
+    """The names that any process has; all processes call this together."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return names
+    return set(gather_object(sorted(names)))
 
 
 def gradient_report(output: Path) -> Any:

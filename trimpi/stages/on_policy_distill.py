@@ -53,6 +53,7 @@ from trimpi.stages.rollout_checks import self_test
 from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.validation import validation_curve
 from trimpi.stages.vllm_engine import engine_settings
+from trimpi.stages.whole_model import whole_model
 from trimpi.trainer_fields import engine_missing
 
 
@@ -110,13 +111,13 @@ def run(config: OnPolicyDistillConfig, inputs: StageInputs) -> Path:
     record["tokens_trained"] = int(trainer.state.num_input_tokens_seen) or None
     record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
-    trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    batch = collate(
+        processor, [encode_text(processor, build_messages(s, None)) for s in samples[:2]]
+    )
+    trained = whole_model(trainer, config, inputs, batch)
     del trainer, model
     free_memory()
     if first:
-        batch = collate(
-            processor, [encode_text(processor, build_messages(s, None)) for s in samples[:2]]
-        )
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"

@@ -276,11 +276,10 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             self.generation_config.num_return_sequences = copies
             try:
                 with self._drawing(len(half.prompts), rows, sample_by_row):
-                    completions, logprobs = self._generate_single_turn(
-                        ids, images, fields, half.in_group
-                    )
+                    generated = self._generate_single_turn(ids, images, fields, half.in_group)
             finally:
                 self.generation_config.num_return_sequences = 1
+            completions, logprobs = generated
         if logprobs is None:
             logprobs = [None] * len(rows)
         sampled = map(Sampled, _repeat(ids, copies), completions, logprobs)

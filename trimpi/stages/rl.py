@@ -66,6 +66,7 @@ from trimpi.stages.rollout_rows import RolloutViews, check_rows
 from trimpi.stages.shaped_rollouts import ShapedRolloutTrainer
 from trimpi.stages.validation import validation_curve
 from trimpi.stages.vllm_engine import engine_settings
+from trimpi.stages.whole_model import whole_model
 from trimpi.trainer_fields import engine_missing, engine_short
 from trimpi.vllm_server import server_problems
 
@@ -133,13 +134,13 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     record["selftest"] = read_json(inputs.output / SELFTEST)
     accelerator = trainer.accelerator
     trainer.release_pictures()
-    trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    batch = collate(
+        processor, [encode_text(processor, build_messages(s, None)) for s in samples[:2]]
+    )
+    trained = whole_model(trainer, config, inputs, batch)
     del trainer, model
     free_memory()
     if first:
-        batch = collate(
-            processor, [encode_text(processor, build_messages(s, None)) for s in samples[:2]]
-        )
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"

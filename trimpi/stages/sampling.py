@@ -1,8 +1,12 @@
-"""Order of the rows in RL: the same after a resume as without one, in any epoch."""
+"""Order of the rows in RL: the same after a resume as without one, in any epoch, and whatever the
+number of processes."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 from trl.trainer.utils import RepeatSampler
 
 
@@ -28,3 +32,40 @@ class EpochSampler(RepeatSampler):
             for _ in range(self.epoch):
                 torch.randperm(self.num_samples, generator=self.generator)
         return super().__iter__()
+
+
+def dealt(rows: int, first: int, updates: int, seed: int, batch: int) -> list[int]:
+    """The order in which a process learns from its rows of a rollout batch.
+
+    TRL shuffles them by the draws of each process, so that the updates of a batch would be made of
+    other rows on two processes than on one. Here each run of `updates` rows is dealt to the updates
+    by a permutation that is a function of (seed, batch, place in the batch of all processes): every
+    update takes as many rows of each prompt, whoever holds them.
+
+    Args:
+        rows: of this process, a multiple of `updates`.
+        first: place of its first row in the batch of all processes, a multiple of `updates`.
+        updates: that are made from a rollout batch.
+        seed: of the stage.
+        batch: number of the rollout batch.
+
+    Returns:
+        Places of its rows: those of the first update, then those of the second, and so on.
+    """
+    hands: list[list[int]] = [[] for _ in range(updates)]
+    for start in range(0, rows, updates):
+        draw = random.Random(f"{seed} {batch} {first + start}")
+        for place, hand in enumerate(draw.sample(range(updates), updates), start):
+            hands[hand].append(place)
+    return [place for hand in hands for place in hand]
+
+
+def in_order(batch: Mapping[str, Any], order: list[int]) -> dict[str, Any]:
+    """The rows of a batch in another order: tensors [B, ...] and lists of B; scalars stay."""
+
+    def ordered(value: Any) -> Any:
+        if value is None or (isinstance(value, Tensor) and value.ndim == 0):
+            return value
+        return value[order] if isinstance(value, Tensor) else [value[place] for place in order]
+
+    return {name: ordered(value) for name, value in batch.items()}

@@ -7,10 +7,9 @@ mean does not depend on how a batch is cut into micro batches, so it is the one 
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,20 +38,21 @@ from trimpi.model import (
 )
 from trimpi.quantization import adapters_in_float32, prepare_quantized
 from trimpi.recipe import CptConfig, SupervisedConfig
-from trimpi.recipe_rules import did_you_mean
 from trimpi.runs import STAGE, read_json
 from trimpi.sample import Sample
 from trimpi.schedule import plan_schedule
 from trimpi.stages.board import boards
 from trimpi.stages.checkpoints import CheckpointMarker, ExactResume, resume_point, train_on
-from trimpi.stages.epoch_rows import EpochRows
+from trimpi.stages.epoch_rows import EpochRows, blank_rows
 from trimpi.stages.failures import check_loss, row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.general import drawn_general, encode_general, replay_folder, replay_record
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.monitor import FiniteGradients, GradientAudit, MetricsLog
+from trimpi.stages.rl_arguments import watched
+from trimpi.stages.supervised_arguments import training_arguments
 from trimpi.stages.throughput import Throughput
-from trimpi.trackers import tracker_settings
+from trimpi.stages.whole_model import whole_model
 
 Encode = Callable[[Any, Sample, frozenset[int]], tuple[Encoded, TokenBudget]]
 """(processor, sample, visual token ids) -> training sequence and its budget."""
@@ -69,19 +69,31 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
     stage = "train"
     names: Sequence[str] = ()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Many vision-language models say that they cannot divide by the tokens of an update, and
+        # the trainer then takes a mean of the means of all passes of all processes. The loss is
+        # TRL's, not the model's, and divides by what it is given.
+        self.model_accepts_loss_kwargs = True
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss, refused where it is not finite."""
         places = inputs.pop("place", torch.tensor([]))
+        blank = (inputs["labels"] == IGNORED).all(1, keepdim=True)
+        empty = (inputs["attention_mask"] * blank).sum()
         found = self._loss(model, inputs, places, *args, **kwargs)
         loss = found[0] if isinstance(found, tuple) else found
 
         def rows() -> list[str]:
-            # The same rows again where the table holds each epoch's.
-            count = len(self.names)
-            return [self.names[place % count] for place in places.tolist()] if count else []
+            # The same rows again where the table holds each epoch's; blanks have no name.
+            count, table = len(self.names), len(self._table) - self.blanks
+            return [self.names[p % count] for p in places.tolist() if p < table] if count else []
 
         folder = Path(str(self.args.output_dir))
         check_loss(loss, self.stage, self.state.global_step + 1, rows, folder)
+        if self.blanks:  # nothing is learned from them, so they do not count
+            self._total_train_tokens -= int(self.accelerator.reduce(empty, reduction="sum"))
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return found
 
     def _loss(
@@ -92,12 +104,19 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
 
     rows_of_an_epoch: int | None = None
     """Set where the table holds the rows of each epoch one after the other, so many an epoch."""
+    blanks: int = 0
+    """Rows at the end of the table that fill up the last batch of every epoch."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.rows_of_an_epoch is None:
+        if self.rows_of_an_epoch is None and not self.blanks:
             return super()._get_train_sampler(train_dataset)
-        table: Any = self.train_dataset
-        return EpochRows(self.rows_of_an_epoch, len(table), self.args.seed)
+        count = len(self._table) - self.blanks
+        same, rows = self.rows_of_an_epoch is None, self.rows_of_an_epoch or count
+        return EpochRows(rows, count, self.args.seed, self.blanks, same)
+
+    @property
+    def _table(self) -> Any:
+        return self.train_dataset
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -184,6 +203,8 @@ def run_supervised(
         rows = same_types(rows)
 
     names = [n for part in parts for n in row_names(part.split, part.samples) * part.times]
+    blanks = blank_rows(rows, seen, config.micro_batch_size, arguments.world_size)
+    rows += blanks
     table = Dataset.from_list([{**vars(row), "place": i} for i, row in enumerate(rows)])
     del rows  # the table holds them in a fraction of the memory
 
@@ -208,7 +229,7 @@ def run_supervised(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.stage, trainer.names = config.kind, names
+    trainer.stage, trainer.names, trainer.blanks = config.kind, names, len(blanks)
     adapters_in_float32(trainer.model)
     if encode_epoch is not None:
         trainer.rows_of_an_epoch = seen
@@ -236,11 +257,11 @@ def run_supervised(
         **(more or {}),
     }
     accelerator, first = trainer.accelerator, trainer.is_world_process_zero()
-    trained = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    batch = collate(processor, checked)
+    trained = whole_model(trainer, config, inputs, batch)
     del trainer, model
     free_memory()
     if first:
-        batch = collate(processor, checked)
         finish_stage(config, inputs, trained, processor, batch, record, started)
     accelerator.wait_for_everyone()
     return inputs.output / "model"
@@ -308,7 +329,7 @@ def encode_rows(
     rows, budgets, problems = [], [], []
     named = [(f"{p.split}: row {s.id!r}", s, p.encode) for p in parts for s in p.samples]
     for where, sample, encode in track(
-        named, f"{kind}: encode", transient=True, disable=not _watched()
+        named, f"{kind}: encode", transient=True, disable=not watched()
     ):
         try:
             row, budget = encode(processor, sample, visual)
@@ -334,59 +355,6 @@ def same_types(rows: Sequence[Encoded]) -> list[Encoded]:
     ]
 
 
-def training_arguments(config: SupervisedConfig, inputs: StageInputs) -> SFTConfig:
-    """TRL's arguments of a stage; keys of `config.trainer` are passed through.
-
-    Raises:
-        UserError: a key that TRL does not know, or a value that it refuses.
-    """
-    known = [field.name for field in fields(SFTConfig) if field.init]
-    checkpointing = "activation_checkpointing"  # its name since transformers 5.20
-    if checkpointing not in known:
-        checkpointing = "gradient_checkpointing"
-    ours: dict[str, Any] = {
-        "output_dir": str(inputs.output / "checkpoints"),
-        "num_train_epochs": config.epochs,
-        "max_steps": config.max_steps or -1,
-        "learning_rate": config.lr,
-        "per_device_train_batch_size": config.micro_batch_size,
-        "warmup_steps": min(config.warmup_ratio, 0.999),  # below 1 it is a share of all steps
-        "lr_scheduler_type": config.lr_scheduler,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
-        checkpointing: config.gradient_checkpointing,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available() if config.bf16 is None else config.bf16,
-        "logging_steps": config.logging_steps,
-        "save_strategy": "epoch" if config.save_steps is None else "steps",
-        "save_steps": config.save_steps or 500,
-        "seed": inputs.seed,
-        "data_seed": inputs.seed,
-        "max_length": None,
-        "remove_unused_columns": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-    }
-    defaults: dict[str, Any] = {
-        **tracker_settings(inputs.tracking),
-        "disable_tqdm": not _watched(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    problems = [
-        f"{config.kind}.trainer.{key}: unknown; {did_you_mean(key, known)}"
-        if key not in known
-        else f"{config.kind}.trainer.{key}: is set by the stage; use the stage's own keys"
-        for key in config.trainer
-        if key not in known or key in ours
-    ]
-    if problems:
-        raise UserError.join(problems)
-    try:
-        return SFTConfig(**(defaults | dict(config.trainer) | ours))
-    except (TypeError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{config.kind}: the trainer refuses its settings ({line})") from None
-
-
 def resume_checkpoint(arguments: SFTConfig, output: Path) -> str | None:
     """Where to go on, found by the first process and told to all."""
     found: list[str | None] = [None]
@@ -395,7 +363,3 @@ def resume_checkpoint(arguments: SFTConfig, output: Path) -> str | None:
         checkpoint = resume_point(output)
         found = [None if checkpoint is None else str(checkpoint)]
     return broadcast_object_list(found)[0]
-
-
-def _watched() -> bool:
-    return sys.stderr.isatty()

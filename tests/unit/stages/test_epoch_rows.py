@@ -5,11 +5,12 @@ from itertools import pairwise
 
 import pytest
 
+from trimpi.batch import IGNORED, Encoded
 from trimpi.errors import UserError
 from trimpi.recipe import SftConfig
 from trimpi.sample import DataFolder
 from trimpi.schedule import plan_schedule
-from trimpi.stages.epoch_rows import EpochRows
+from trimpi.stages.epoch_rows import EpochRows, blank_rows
 from trimpi.stages.sft import Fading
 
 
@@ -31,6 +32,21 @@ def test_an_epoch_yields_its_own_rows_in_an_order_of_its_own() -> None:
         epoch(rows, 3)
     with pytest.raises(ValueError, match="18 rows is not made of epochs of 5"):
         EpochRows(5, 18, 0)
+
+
+def test_blanks_fill_the_last_batch_of_every_epoch() -> None:
+    rows = EpochRows(5, 5, seed=3, blanks=3, same=True)
+    assert len(rows) == 8
+    orders = [epoch(rows, number) for number in range(9)]
+    assert all(sorted(order[:5]) == list(range(5)) and order[5:] == [5, 6, 7] for order in orders)
+    assert orders[0] == [*epoch(EpochRows(5, 5, seed=3), 0), 5, 6, 7]
+    encoded = [Encoded([1] * n, [1] * n, {}, ("a.png",) * (n > 2)) for n in (2, 5, 4)]
+    assert blank_rows(encoded, 5, 2, 1) == []
+    filled = blank_rows(encoded, 5, 2, 2)
+    # The shortest with a picture: the vision tower has to be used by every process.
+    assert filled == [Encoded([1] * 4, [IGNORED] * 4, {}, ("a.png",))] * 3
+    assert blank_rows(encoded, 8, 2, 2) == []
+    assert len(blank_rows(encoded[:1], 3, 1, 2)) == 1
 
 
 def test_sections_leave_in_equal_steps_and_none_comes_back(data: DataFolder) -> None:

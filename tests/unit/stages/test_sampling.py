@@ -1,8 +1,9 @@
 """The order of prompts: TRL's while nothing interrupts it, and the same after a resume."""
 
+import torch
 from trl.trainer.utils import RepeatSampler
 
-from trimpi.stages.sampling import EpochSampler
+from trimpi.stages.sampling import EpochSampler, dealt, in_order
 
 
 def settings(shuffle: bool = True) -> dict[str, object]:
@@ -39,3 +40,25 @@ def test_without_shuffling_every_epoch_is_alike() -> None:
     first = list(sampler)
     sampler.set_epoch(2)
     assert list(sampler) == first and first[:4] == [0, 0, 1, 1]
+
+
+def test_rows_are_dealt_by_their_place_among_all() -> None:
+    """Whoever holds them, the rows of an update are the same; each run of rows goes to all."""
+    whole = dealt(12, 0, updates=3, seed=5, batch=2)
+    assert sorted(whole) == list(range(12))
+    updates = [set(whole[start : start + 4]) for start in (0, 4, 8)]
+    for rows in updates:
+        assert sorted(row // 3 for row in rows) == [0, 1, 2, 3]
+    halves = [dealt(6, first, updates=3, seed=5, batch=2) for first in (0, 6)]
+    for number, rows in enumerate(updates):
+        mine = [halves[rank][2 * number : 2 * number + 2] for rank in (0, 1)]
+        assert {*mine[0], *(row + 6 for row in mine[1])} == rows
+    assert dealt(12, 0, 3, 5, 3) != whole and dealt(12, 0, 3, 6, 2) != whole
+    assert dealt(4, 8, 1, 0, 0) == [0, 1, 2, 3]
+
+
+def test_a_batch_in_another_order() -> None:
+    batch = {"a": torch.arange(3), "b": ["x", "y", "z"], "n": torch.tensor(7), "none": None}
+    found = in_order(batch, [2, 0, 1])
+    assert found["a"].tolist() == [2, 0, 1] and found["b"] == ["z", "x", "y"]
+    assert int(found["n"]) == 7 and found["none"] is None
