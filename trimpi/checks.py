@@ -16,7 +16,14 @@ from trimpi.memory import estimate, read_size
 from trimpi.model_folder import check_model_folder
 from trimpi.model_source import Unreachable, locate
 from trimpi.quiet import quiet
-from trimpi.recipe import CptConfig, DataConfig, Recipe, RlConfig, SupervisedConfig, TrainingConfig
+from trimpi.recipe import (
+    CptConfig,
+    DataConfig,
+    Recipe,
+    RolloutConfig,
+    SupervisedConfig,
+    TrainingConfig,
+)
 from trimpi.recipe_rules import did_you_mean
 from trimpi.replay import read_general, target_of
 from trimpi.resolve import bind_problems, resolve_callable
@@ -106,7 +113,7 @@ def check_recipe(
     _check_evaluation(recipe, found)
     found.problems += trainer_problems(recipe.trained)
     for name, stage in recipe.trained.items():
-        if isinstance(stage, RlConfig):
+        if isinstance(stage, RolloutConfig):
             found.problems += rl_conflicts(stage, recipe.model, f"stages.{name}")
     _check_quantization(recipe, estimates, found)
     _check_engine(recipe, estimates, found)
@@ -186,7 +193,7 @@ def _check_quantization(recipe: Recipe, dry: bool, found: Findings) -> None:
 def _check_engine(recipe: Recipe, dry: bool, found: Findings) -> None:
     """The same of vLLM."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, RlConfig) and (fault := engine_missing(stage, f"stages.{name}")):
+        if isinstance(stage, RolloutConfig) and (fault := engine_missing(stage, f"stages.{name}")):
             (found.unchecked if dry else found.problems).append(fault)
 
 

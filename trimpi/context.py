@@ -21,7 +21,7 @@ from trimpi.recipe import (
     CptConfig,
     DistillConfig,
     Recipe,
-    RlConfig,
+    RolloutConfig,
     SftConfig,
     TrainingConfig,
 )
@@ -153,7 +153,7 @@ def _by_policy(
 
 def _shows_policy(stage: TrainingConfig) -> bool:
     """Whether a stage puts the policy of a row into its prompts."""
-    if isinstance(stage, RlConfig):
+    if isinstance(stage, RolloutConfig):
         return stage.shows_policy
     return bool(stage.show_policy) if isinstance(stage, SftConfig) else True
 
@@ -174,7 +174,7 @@ def _rows(
     for name, stage in recipe.trained.items():
         if name not in used:
             continue
-        room = stage.max_new_tokens if isinstance(stage, RlConfig | DistillConfig) else None
+        room = stage.max_new_tokens if isinstance(stage, RolloutConfig | DistillConfig) else None
         shown = _shows_policy(stage)
         if isinstance(stage, CptConfig) and stage.texts is not None:
             for sample in data.read(stage.texts):

@@ -15,6 +15,8 @@ YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {
     "texts": (None, ("texts_epochs",)),
     "replay_ratio": (0.0, ()),
     "kl_reference": ("start", ()),
+    "loss": ("nll", ()),
+    "top_k": (None, ()),
     "instance_filter": ("none", ("filter_rollouts", "filter_solved")),
 }
 """Keys of a stage that older runs do not know: the value that switches each off, and the keys that

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from trimpi.errors import UserError
-from trimpi.recipe import DistillConfig, ModelConfig, RlConfig, TrainingConfig
+from trimpi.recipe import (
+    DistillConfig,
+    ModelConfig,
+    OnPolicyDistillConfig,
+    RlConfig,
+    RolloutConfig,
+    TrainingConfig,
+)
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -146,10 +153,22 @@ def estimate(
         parts["reference"] = size.parameters * 4 / shards  # TRL loads it in float32
     elif isinstance(config, RlConfig) and config.beta and config.kl_reference == "base":
         parts["reference"] = parts["weights"] * shards
+    if _has_copy(config):
+        stored = size.dtype if model.dtype == "auto" else model.dtype
+        copied = _quantized(size, model) if quantized else size.parameters * BYTES.get(stored, 4)
+        parts["teacher"] = copied / shards
     training = _training_parts(size, config, training_tokens, image_tokens, narrow)
     training["logits"] = _logits(size, config, training_tokens, narrow, triton)
-    if isinstance(config, RlConfig) and not config.trainer.get("use_vllm"):
-        tokens = config.rollouts / devices * generation_tokens
+    if _has_teacher(config):
+        # Tiles of both models' logits in float32, and the teacher's pass over the whole prompt.
+        tile = min(training_tokens * config.micro_batch_size, TILE_TOKENS)
+        training["logits"] += 2 * 4 * tile * min(TILE_WORDS, size.vocabulary)
+        read = generation_tokens * config.micro_batch_size
+        training["teacher's pass"] = read * (3 * size.hidden + 2 * size.mlp) * narrow
+    if isinstance(config, RolloutConfig) and not config.trainer.get("use_vllm"):
+        # In distillation the teacher alone sees the policy.
+        longest = generation_tokens if isinstance(config, RlConfig) else training_tokens
+        tokens = config.rollouts / devices * longest
         generating = _generating_parts(size, tokens, narrow)
         if sum(generating.values()) > sum(training.values()):
             training = generating
@@ -161,6 +180,18 @@ def estimate(
             parts, training = {"weights": parts["weights"]}, generating
     found = {name: value / GIB for name, value in (parts | training).items() if value}
     return {**found, "total": sum(found.values())}
+
+
+def _has_teacher(config: TrainingConfig) -> bool:
+    """Whether a model that sees the policy is asked for whole distributions."""
+    baked = isinstance(config, DistillConfig) and config.loss == "forward_kl"
+    return baked or isinstance(config, OnPolicyDistillConfig)
+
+
+def _has_copy(config: TrainingConfig) -> bool:
+    """Whether that teacher is a model of its own, and not the adapter off."""
+    other = isinstance(config, OnPolicyDistillConfig) and config.teacher == "base"
+    return _has_teacher(config) and (config.lora is None or other)
 
 
 def size_text(gib: float) -> str:

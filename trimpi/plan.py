@@ -15,7 +15,7 @@ from trimpi.checks import Findings, StagePlan, check_recipe
 from trimpi.errors import UserError, did_you_mean
 from trimpi.memory import GIB, ModelSize, estimate, read_size, size_text
 from trimpi.model_source import locate
-from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, TrainingConfig
+from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, RolloutConfig, TrainingConfig
 
 CARDS = {
     "t4": 15, "v100-16gb": 16, "v100-32gb": 32, "p100": 16, "l4": 22.5, "a10": 22.5, "a10g": 22.5,
@@ -164,7 +164,7 @@ def _changes(now: Setup) -> Iterator[tuple[str, Setup]]:
         model = now.model.model_copy(update={"quantization": "nf4"})
         adapted = config.model_copy(update={"lora": config.lora or LoraConfig()})
         yield "model.quantization: nf4", Setup(model, adapted, now.devices)
-    if isinstance(config, RlConfig) and not config.trainer.get("use_vllm"):
+    if isinstance(config, RolloutConfig) and not config.trainer.get("use_vllm"):
         fewer = max(1, config.prompts_per_step // 4)
         if fewer < config.prompts_per_step:
             yield stage(f"prompts_per_step: {fewer}", prompts_per_step=fewer)

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trimpi.graders.config import Grading
 from trimpi.prices import PriceConfig
+from trimpi.recipe_distill import DistillConfig, OnPolicyDistillConfig
 from trimpi.recipe_fields import (
     Count,
     Flag,
@@ -21,16 +22,14 @@ from trimpi.recipe_fields import (
     Section,
     Seed,
 )
-from trimpi.recipe_rules import cross_problems
+from trimpi.recipe_rules import KINDS, cross_problems
 from trimpi.recipe_stages import (
-    KINDS,
     LORA_PARTS,
-    AnyStage,
     CptConfig,
-    DistillConfig,
     InterpolateConfig,
     LoraConfig,
     RlConfig,
+    RolloutConfig,
     SftConfig,
     StageConfig,
     SupervisedConfig,
@@ -51,11 +50,13 @@ __all__ = [
     "InterpolateConfig",
     "LoraConfig",
     "ModelConfig",
+    "OnPolicyDistillConfig",
     "Recipe",
     "ReferralConfig",
     "ReportConfig",
     "RetrievalConfig",
     "RlConfig",
+    "RolloutConfig",
     "Setting",
     "SftConfig",
     "StageConfig",
@@ -73,6 +74,10 @@ Setting = Literal[
     "efficiency",
     "skills",
     "referral",
+]
+AnyStage = Annotated[
+    CptConfig | SftConfig | DistillConfig | OnPolicyDistillConfig | RlConfig | InterpolateConfig,
+    Field(discriminator="kind"),
 ]
 ModuleName = Annotated[str, Field(pattern=MODULE_NAME)]
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from trimpi.errors import did_you_mean as did_you_mean
 
+KINDS = ("cpt", "sft", "distill", "on_policy_distill", "rl", "interpolate")
+"""Kinds of stages; a stage that is named like one is of that kind."""
+
 OWNED_TRAINER_KEYS: dict[str, str] = {
     "output_dir": "the run folder decides it",
     "seed": "use the recipe's 'seed'",
@@ -64,7 +67,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[tuple[str, str]]:
             fault = "a stage name holds letters, digits, _ and -, and is not 'base' or 'eval'"
             problems.append((f"stages.{name}", fault))
         kind = stages[name].get("kind", name) if isinstance(stages.get(name), Mapping) else name
-        if name in ("cpt", "sft", "distill", "rl", "interpolate") and kind != name:
+        if name in KINDS and kind != name:
             fault = f"a stage named {name!r} is of that kind, not {kind!r}; rename it"
             problems.append((f"stages.{name}.kind", fault))
     seeds = data.get("seeds")

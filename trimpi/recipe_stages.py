@@ -22,7 +22,6 @@ from trimpi.recipe_rules import OWNED_TRAINER_KEYS
 
 Scheduler = Literal["constant", "constant_with_warmup", "cosine", "linear"]
 
-KINDS = ("cpt", "sft", "distill", "rl", "interpolate")
 LORA_PARTS = ("language", "vision", "all")
 """Parts of a model that adapters can go to by one word."""
 
@@ -180,49 +179,55 @@ class SftConfig(SupervisedConfig):
         return self
 
 
-class DistillConfig(SupervisedConfig):
-    """Context distillation: SFT on the model's own answers, which it gave with the policy in
-    context, behind prompts without it (Askell et al. 2021, arXiv 2112.00861; Snell et al. 2022,
-    arXiv 2209.15189)."""
+class RolloutConfig(TrainingConfig):
+    """A stage that learns from completions which it samples as it trains."""
 
-    kind: Literal["distill"] = "distill"
     split: str = "train"
-    target: Literal["cot", "answer"] = "cot"
-    """The response format that is asked for, in generation and in training."""
-    epochs: PositiveFloat = 5.0
-    lr: PositiveFloat = 1e-4
-    batch_size: PositiveInt = 64
-    lora: LoraConfig | None = LoraConfig()
-    rollouts: PositiveInt = 1
-    """Completions a row."""
-    temperature: NonNegative = 1.0
-    """Of the sampling; 0 is greedy."""
+    prompts_per_step: PositiveInt
+    """Prompts in one rollout batch; each gets `group_size` completions."""
+    group_size: PositiveInt
+    updates_per_rollout: PositiveInt = 1
+    """Optimizer updates made from one rollout batch, each on an equal share of its prompts."""
+    temperature: PositiveFloat = 1.0
     max_new_tokens: PositiveInt = 512
-    """A completion that is cut off there is never trained on."""
-    generation_batch_size: PositiveInt = 16
-    """Prompts per device that are answered together."""
-    filter: Literal["none", "grader"] = "none"
-    """`grader` keeps the completions that the recipe's grader scores 1."""
 
-    @model_validator(mode="after")
-    def _rollouts_differ(self) -> Self:
-        if self.temperature == 0 and self.rollouts > 1:
-            raise ValueError(
-                f"temperature 0 gives the same completion {self.rollouts} times; raise it, or set "
-                "rollouts to 1"
-            )
-        return self
+    @property
+    def shows_policy(self) -> bool:
+        """Whether prompts with the policy in context are needed at all."""
+        return True
+
+    @property
+    def rollouts(self) -> int:
+        """Completions of one rollout batch."""
+        return self.prompts_per_step * self.group_size
+
+    @property
+    def batch_size(self) -> int:
+        """Completions per optimizer update, over all devices."""
+        return self.rollouts // self.updates_per_rollout
+
+    def size_problems(self) -> list[str]:
+        """Sizes that do not divide."""
+        if self.prompts_per_step % self.updates_per_rollout:
+            return [
+                f"prompts_per_step {self.prompts_per_step} is not a multiple of "
+                f"updates_per_rollout {self.updates_per_rollout}; change either"
+            ]
+        if self.batch_size % self.micro_batch_size:
+            return [
+                f"an update has {self.batch_size} completions (prompts_per_step x group_size / "
+                f"updates_per_rollout), not a multiple of micro_batch_size {self.micro_batch_size}"
+            ]
+        return []
 
 
-class RlConfig(RlOptions, TrainingConfig):
+class RlConfig(RlOptions, RolloutConfig):
     """GRPO, and with `policy_fraction` > 0 PolicyRollout GRPO (paper, stage 3)."""
 
     kind: Literal["rl"] = "rl"
-    split: str = "train"
     epochs: PositiveFloat = 2.0
     lr: PositiveFloat = 1e-6
     prompts_per_step: PositiveInt = 384
-    """Prompts in one rollout batch; each gets `group_size` completions."""
     group_size: Annotated[int, Field(ge=2, strict=True)] = 16
     """Completions per prompt that share one baseline: the paper's pooled 2G."""
     policy_fraction: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
@@ -236,8 +241,6 @@ class RlConfig(RlOptions, TrainingConfig):
     epsilon: PositiveFloat = 0.2
     epsilon_high: PositiveFloat = 0.3
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "grpo"
-    temperature: PositiveFloat = 1.0
-    max_new_tokens: PositiveInt = 512
     accuracy_weight: PositiveFloat = 1.0
     format_weight: NonNegative = 0.5
     preflight_prompts: Count = 16
@@ -266,29 +269,9 @@ class RlConfig(RlOptions, TrainingConfig):
         """Whether prompts with the policy in context are needed at all."""
         return self.policy_fraction > 0 or self.teacher is not None
 
-    @property
-    def rollouts(self) -> int:
-        """Completions of one rollout batch."""
-        return self.prompts_per_step * self.group_size
-
-    @property
-    def batch_size(self) -> int:
-        """Completions per optimizer update, over all devices."""
-        return self.rollouts // self.updates_per_rollout
-
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
-        problems = []
-        if self.prompts_per_step % self.updates_per_rollout:
-            problems.append(
-                f"prompts_per_step {self.prompts_per_step} is not a multiple of "
-                f"updates_per_rollout {self.updates_per_rollout}; change either"
-            )
-        elif self.batch_size % self.micro_batch_size:
-            problems.append(
-                f"an update has {self.batch_size} completions (prompts_per_step x group_size / "
-                f"updates_per_rollout), not a multiple of micro_batch_size {self.micro_batch_size}"
-            )
+        problems = self.size_problems()
         aware = self.group_size * self.policy_fraction
         if aware != int(aware):
             problems.append(
@@ -331,9 +314,3 @@ class InterpolateConfig(StageConfig):
     kind: Literal["interpolate"] = "interpolate"
     weight: Annotated[float, Field(ge=0, le=1, strict=True)]
     """Share of the model that enters; 0 gives the base back."""
-
-
-AnyStage = Annotated[
-    CptConfig | SftConfig | DistillConfig | RlConfig | InterpolateConfig,
-    Field(discriminator="kind"),
-]

@@ -9,7 +9,7 @@ from trimpi.graders import check_labels
 from trimpi.grading import Grader
 from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.prompt import form_fault, text_fault
-from trimpi.recipe import CptConfig, DistillConfig, Recipe, RlConfig, SftConfig, TrainingConfig
+from trimpi.recipe import CptConfig, DistillConfig, Recipe, RolloutConfig, SftConfig, TrainingConfig
 from trimpi.replay import check_general, refuse_measured
 from trimpi.resolve import resolve_callable
 from trimpi.sample import DataFolder, Sample
@@ -125,7 +125,7 @@ def _unfit(sample: Sample, name: str, stage: TrainingConfig | None) -> Iterator[
         isinstance(stage, SftConfig) and stage.target == "cot"
     )
     obeys = isinstance(stage, CptConfig | DistillConfig) or (
-        isinstance(stage, RlConfig) and stage.shows_policy
+        isinstance(stage, RolloutConfig) and stage.shows_policy
     )
     if reasons and sample.rationale is None:
         yield (

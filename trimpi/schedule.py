@@ -9,6 +9,7 @@ from trimpi.recipe import (
     CptConfig,
     DistillConfig,
     RlConfig,
+    RolloutConfig,
     SftConfig,
     SupervisedConfig,
     TrainingConfig,
@@ -54,7 +55,7 @@ def plan_schedule(
         UserError: the sizes do not divide, devices would differ in policy-aware rows, or the
             split is too small for one rollout batch.
     """
-    assert isinstance(config, SupervisedConfig | RlConfig)
+    assert isinstance(config, SupervisedConfig | RolloutConfig)
     rows = min(rows, config.limit or rows) if made is None else made
     share = config.micro_batch_size * devices
     if config.batch_size % share:
@@ -63,7 +64,7 @@ def plan_schedule(
             f"{config.micro_batch_size} x {devices} devices; change one of them"
         )
     accumulation, general = config.batch_size // share, 0
-    if isinstance(config, RlConfig):
+    if isinstance(config, RolloutConfig):
         updates, text = _rollouts(config, rows, devices, key)
         unit = "completions"
     else:
@@ -110,7 +111,7 @@ def plan_schedule(
     )
 
 
-def _rollouts(config: RlConfig, rows: int, devices: int, key: str) -> tuple[int, str]:
+def _rollouts(config: RolloutConfig, rows: int, devices: int, key: str) -> tuple[int, str]:
     per_epoch = rows // config.prompts_per_step
     if not per_epoch:
         raise UserError(
@@ -118,6 +119,17 @@ def _rollouts(config: RlConfig, rows: int, devices: int, key: str) -> tuple[int,
             "give more rows or lower it"
         )
     batches = math.ceil(per_epoch * config.epochs)
+    halves = _halves(config, devices, key) if isinstance(config, RlConfig) else ""
+    text = (
+        f"{rows} prompts x {config.epochs:g} epochs = {batches} rollout batches of "
+        f"{config.prompts_per_step} prompts x {config.group_size} completions{halves}, "
+        f"{config.updates_per_rollout} updates each"
+    )
+    return batches * config.updates_per_rollout, text
+
+
+def _halves(config: RlConfig, devices: int, key: str) -> str:
+    """Which completions see the policy, in words; refuses sizes that part devices."""
     layout = aware_in_group(config.group_size, config.policy_fraction)
     if (share := config.rollouts // devices) % period(layout):
         raise UserError(
@@ -132,13 +144,7 @@ def _rollouts(config: RlConfig, rows: int, devices: int, key: str) -> tuple[int,
             f"multiple of group_size {config.group_size}, which a share of the policy that changes "
             "needs; change prompts_per_step"
         )
-    aware = sum(layout)
-    text = (
-        f"{rows} prompts x {config.epochs:g} epochs = {batches} rollout batches of "
-        f"{config.prompts_per_step} prompts x {config.group_size} completions ({aware} with the "
-        f"policy in context), {config.updates_per_rollout} updates each"
-    )
-    return batches * config.updates_per_rollout, text
+    return f" ({sum(layout)} with the policy in context)"
 
 
 def _count(number: int, one: str, many: str) -> str:

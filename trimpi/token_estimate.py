@@ -7,7 +7,7 @@ from typing import Any
 from trimpi.budget import TokenBudget, token_budget
 from trimpi.errors import UserError
 from trimpi.prompt import Target
-from trimpi.recipe import DistillConfig, RlConfig, SftConfig, TrainingConfig
+from trimpi.recipe import DistillConfig, RolloutConfig, SftConfig, TrainingConfig
 from trimpi.sample import DataFolder, Sample
 
 
@@ -66,7 +66,7 @@ def measure(
 
 def image_tokens(config: TrainingConfig, lengths: Lengths) -> int:
     """Visual tokens of a stage's longest training row."""
-    hidden = isinstance(config, RlConfig | DistillConfig) or (
+    hidden = isinstance(config, RolloutConfig | DistillConfig) or (
         isinstance(config, SftConfig) and not config.show_policy
     )
     return lengths.free.images if hidden else lengths.full.images
@@ -77,7 +77,7 @@ def longest_sequence(config: TrainingConfig, lengths: Lengths) -> tuple[int, int
 
     For RL and context distillation both prompts leave room for `max_new_tokens`.
     """
-    if isinstance(config, RlConfig):
+    if isinstance(config, RolloutConfig):
         generated = lengths.with_policy if config.shows_policy else lengths.prompt
         return lengths.prompt + config.max_new_tokens, generated + config.max_new_tokens
     if isinstance(config, DistillConfig):

@@ -5,13 +5,14 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from trimpi.recipe import ModelConfig, RlConfig, TrainingConfig
+from trimpi.recipe import ModelConfig, RlConfig, RolloutConfig, TrainingConfig
 from trimpi.recipe_rules import did_you_mean
 
 CONFIGS = {
     "cpt": "trl:SFTConfig",
     "sft": "trl:SFTConfig",
     "distill": "trl:SFTConfig",
+    "on_policy_distill": "trl:GRPOConfig",
     "rl": "trl:GRPOConfig",
 }
 
@@ -39,8 +40,8 @@ def trainer_problems(stages: Mapping[str, TrainingConfig]) -> list[str]:
     return problems
 
 
-def engine_missing(config: RlConfig, key: str) -> str | None:
-    """What to say where the RL stage at `key` asks for vLLM and it is not installed here."""
+def engine_missing(config: RolloutConfig, key: str) -> str | None:
+    """What to say where the stage at `key` asks for vLLM and it is not installed here."""
     if not config.trainer.get("use_vllm") or importlib.util.find_spec("vllm") is not None:
         return None
     return (
@@ -49,10 +50,10 @@ def engine_missing(config: RlConfig, key: str) -> str | None:
     )
 
 
-def rl_conflicts(config: RlConfig, model: ModelConfig, key: str) -> list[str]:
-    """One line for each key of `trainer:` that cannot go with the RL stage at `key`."""
+def rl_conflicts(config: RolloutConfig, model: ModelConfig, key: str) -> list[str]:
+    """One line for each key of `trainer:` that cannot go with the stage at `key`."""
     problems = []
-    if config.kl_reference == "base":
+    if isinstance(config, RlConfig) and config.kl_reference == "base":
         if config.trainer.get("sync_ref_model"):
             problems.append(
                 f"{key}.trainer.sync_ref_model: moves the reference away from the base; drop it, "
@@ -66,7 +67,8 @@ def rl_conflicts(config: RlConfig, model: ModelConfig, key: str) -> list[str]:
             if config.lora is not None
         ]
     if config.trainer.get("use_vllm"):
-        if config.policy_fraction and config.trainer.get("off_policy_mask_threshold") is not None:
+        aware = isinstance(config, RlConfig) and config.policy_fraction > 0
+        if aware and config.trainer.get("off_policy_mask_threshold") is not None:
             problems.append(
                 f"{key}.trainer.off_policy_mask_threshold: compares with the sampler's "
                 "log-probabilities, which are conditioned on the policy for policy-aware rows; "

@@ -17,7 +17,7 @@ LAYERS = {
     1: {"disk", "lock", "picture_file", "policy", "policy_file", "rules", "sample",
         "sections", "terminal_text", "yaml_text"},
     2: {"config_errors", "graders", "group_layout", "prompt", "grading", "prices",
-        "recipe_fields", "recipe_rules", "recipe_stages", "recipe_rl",
+        "recipe_fields", "recipe_rules", "recipe_stages", "recipe_rl", "recipe_distill",
         "recipe", "recipe_file", "resolve", "retrieval", "runs"},
     3: {"model_source", "model_folder", "processor", "pictures", "batch", "budget", "generate",
         "control_tokens",

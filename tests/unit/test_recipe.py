@@ -103,8 +103,8 @@ evaluation: {settings: [no_polici]}
         "F:8: stages.cpt.epoch: unknown key 'epoch'; did you mean 'epochs'?",
         "F:9: stages.cpt.limit: should be a valid integer, found True",
         "F:10: stages.rll: unknown stage 'rll'; did you mean 'rl'? "
-        "Any other name needs 'kind: cpt|sft|distill|rl|interpolate'",
-        "F:11: stages.odd.kind: unknown kind of stage 'rr'; known here: cpt, sft, distill, rl, "
+        "Any other name needs 'kind: cpt|sft|distill|on_policy_distill|rl|interpolate'",
+        "F:11: stages.odd.kind: unknown kind of stage 'rr'; known here: cpt, sft, distill, "
         "interpolate",
         "F:12: stages.rl.trainer: 'beta' is set by the stage; use 'beta'",
         "F:13: arms.a.0: unknown stage 'cptt'; did you mean 'cpt'?",

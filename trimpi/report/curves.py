@@ -109,6 +109,8 @@ def panels(run: Run) -> Panels:
                 found.learning += _panel(name, "groups without signal", stages, one, True)
         else:
             found.learning += _panel(name, "loss", stages, (("loss", "loss"),))
+            solved = (("", "rollout/free/accuracy"),)
+            found.learning += _panel(name, "accuracy of rollouts", stages, solved, True)
     return found
 
 

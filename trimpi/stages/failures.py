@@ -11,7 +11,7 @@ import torch
 from trimpi.disk import bytes_text, size_of
 from trimpi.errors import UserError
 from trimpi.memory import estimate, read_size, size_text
-from trimpi.recipe import ModelConfig, RlConfig, StageConfig, TrainingConfig
+from trimpi.recipe import ModelConfig, RlConfig, RolloutConfig, StageConfig, TrainingConfig
 from trimpi.runs import read_metrics
 from trimpi.stages.checkpoints import last_whole
 from trimpi.stages.inputs import StageInputs
@@ -76,9 +76,9 @@ def what_to_lower(config: TrainingConfig, model: ModelConfig) -> str:
         cures.append(f"lower micro_batch_size ({config.micro_batch_size})")
     if not config.gradient_checkpointing:
         cures.append("set gradient_checkpointing: true")
-    if isinstance(config, RlConfig):
+    if isinstance(config, RolloutConfig):
         cures.append(f"lower max_new_tokens ({config.max_new_tokens}) or prompts_per_step")
-        if config.beta and config.lora is None:
+        if isinstance(config, RlConfig) and config.beta and config.lora is None:
             cures.append("set beta: 0 (no reference model)")
     if config.lora is None:
         cures.append("train a lora")

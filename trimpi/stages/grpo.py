@@ -64,18 +64,25 @@ class ObservedGRPOTrainer(ExactResume, GRPOTrainer):
         self._scored = scored[0].detach()
         return scored
 
+    stage = "rl"
+    """What the stage is called in messages."""
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
+        self._check(loss, inputs)
+        if self.model.training:
+            self._observe(inputs, inputs.get("old_per_token_logps", self._scored))
+        return loss
+
+    def _check(self, loss: Tensor, inputs: dict[str, Any]) -> None:
+        """Refuse a loss that is not finite; names the rows of the micro batch."""
 
         def rows() -> list[str]:
             places = inputs["place"].tolist() if "place" in inputs and self.names else []
             return [self.names[place] for place in dict.fromkeys(places)]
 
         folder = Path(str(self.args.output_dir))
-        check_loss(loss, "rl", self.state.global_step + 1, rows, folder)
-        if self.model.training:
-            self._observe(inputs, inputs.get("old_per_token_logps", self._scored))
-        return loss
+        check_loss(loss, self.stage, self.state.global_step + 1, rows, folder)
 
     def _observe(self, inputs: dict[str, Any], logps: Tensor) -> None:
         """Log the mean log-probability per token, without the policy, of both halves.

@@ -104,7 +104,7 @@ def run(config: RlConfig, inputs: StageInputs) -> Path:
     first = trainer.is_world_process_zero()
     if first:
         print(f"{config.kind}: {plan.arithmetic}")
-    checkpoint = _shared(str(resume_point(inputs.output) or "") if first else "")
+    checkpoint = shared(str(resume_point(inputs.output) or "") if first else "")
     record = {
         "rows": len(rows),
         "schedule": plan.arithmetic,
@@ -292,8 +292,8 @@ def train(trainer: ShapedRolloutTrainer, checkpoint: str, updates: int) -> int:
     return int(trainer.state.global_step)
 
 
-def _shared(text: str) -> str:
-    """The first process' text, for all."""
+def shared(text: str) -> str:
+    """The first process' text, told to all."""
     found = [text]
     if device_count() > 1:
         broadcast_object_list(found)

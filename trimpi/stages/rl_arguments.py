@@ -10,7 +10,7 @@ import torch
 from trl import GRPOConfig
 
 from trimpi.errors import UserError
-from trimpi.recipe import RlConfig
+from trimpi.recipe import RlConfig, RolloutConfig
 from trimpi.recipe_rules import did_you_mean
 from trimpi.schedule import plan_schedule
 from trimpi.stages.inputs import StageInputs
@@ -31,7 +31,7 @@ class BatchPlan:
     arithmetic: str
 
 
-def plan_batches(config: RlConfig, rows: int, devices: int) -> BatchPlan:
+def plan_batches(config: RolloutConfig, rows: int, devices: int) -> BatchPlan:
     """Derive TRL's numbers from prompts per step, group size and updates per rollout.
 
     Every update takes an equal share of the rollout batch (`num_iterations` is 1), and
@@ -73,7 +73,7 @@ def watched() -> bool:
 
 
 def grpo_arguments(
-    config: RlConfig,
+    config: RolloutConfig,
     inputs: StageInputs,
     plan: BatchPlan,
     visual: Collection[int],
@@ -105,10 +105,7 @@ def grpo_arguments(
         "steps_per_generation": plan.steps_per_generation,
         "num_iterations": 1,
         "num_generations": config.group_size,
-        "beta": config.beta,
-        "epsilon": config.epsilon,
-        "epsilon_high": config.epsilon_high,
-        "loss_type": config.loss_type,
+        **_objective(config),
         "temperature": config.temperature,
         "max_completion_length": config.max_new_tokens,
         "learning_rate": config.lr,
@@ -127,8 +124,6 @@ def grpo_arguments(
         "remove_unused_columns": False,
         "generation_kwargs": generation_kwargs(config.trainer, visual, stops),
     }
-    if config.advantage in SCALES:
-        ours["scale_rewards"] = SCALES[config.advantage]
     defaults: dict[str, Any] = {
         "use_bias_correction_kl": False,  # the paper's KL term carries no ratio
         "report_to": "none",
@@ -146,11 +141,31 @@ def grpo_arguments(
     problems += rl_conflicts(config, inputs.model_config, config.kind)
     if problems:
         raise UserError.join(problems)
+    if config.group_size == 1:
+        # TRL asks for two, to have a baseline; whatever needs none is set after its checks.
+        ours["num_generations"] = config.rollouts
     try:
-        return GRPOConfig(**(defaults | dict(config.trainer) | ours))
+        arguments = GRPOConfig(**(defaults | dict(config.trainer) | ours))
+        arguments.num_generations = config.group_size
+        return arguments
     except (TypeError, ValueError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{config.kind}: the trainer refuses its settings ({line})") from None
+
+
+def _objective(config: RolloutConfig) -> dict[str, Any]:
+    """What TRL's loss is told; nothing where the stage has a loss of its own."""
+    if not isinstance(config, RlConfig):
+        return {"beta": 0.0}
+    told: dict[str, Any] = {
+        "beta": config.beta,
+        "epsilon": config.epsilon,
+        "epsilon_high": config.epsilon_high,
+        "loss_type": config.loss_type,
+    }
+    if config.advantage in SCALES:
+        told["scale_rewards"] = SCALES[config.advantage]
+    return told
 
 
 def generation_kwargs(

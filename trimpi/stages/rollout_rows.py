@@ -8,7 +8,7 @@ from trimpi.budget import check_budgets, summarize_budgets, token_budget
 from trimpi.errors import UserError
 from trimpi.pictures import open_picture
 from trimpi.prompt import Message, build_messages
-from trimpi.recipe import RlConfig
+from trimpi.recipe import RlConfig, RolloutConfig
 from trimpi.sample import DataFolder, Sample
 
 SHOWN = 20
@@ -67,7 +67,11 @@ def with_pictures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check_rows(
-    config: RlConfig, data: DataFolder, samples: list[Sample], processor: Any, limit: int | None
+    config: RolloutConfig,
+    data: DataFolder,
+    samples: list[Sample],
+    processor: Any,
+    limit: int | None,
 ) -> dict[str, Any]:
     """Refuse rows without a policy or without room for an answer; returns the token budget.
 
@@ -79,8 +83,7 @@ def check_rows(
         policy = data.policy_of(sample) if config.shows_policy else None
         where = f"{config.split}: row {sample.id!r}"
         if config.shows_policy and policy is None:
-            other = "set policy_fraction to 0" if config.teacher is None else "drop teacher"
-            problems.append(f"{where}: has no policy; name one, or {other}")
+            problems.append(f"{where}: has no policy; name one, or {_otherwise(config)}")
             continue
         try:
             budgets.append(
@@ -93,3 +96,10 @@ def check_rows(
         raise UserError.join(problems[:SHOWN] + ([f"... and {more} more rows"] if more > 0 else []))
     check_budgets(budgets, limit)
     return dict(summarize_budgets(budget for _, budget in budgets))
+
+
+def _otherwise(config: RolloutConfig) -> str:
+    """What can be done where a row has no policy."""
+    if not isinstance(config, RlConfig):
+        return "drop the row"
+    return "set policy_fraction to 0" if config.teacher is None else "drop teacher"
