@@ -105,7 +105,7 @@ evaluation: {settings: [no_polici]}
         "F:10: stages.rll: unknown stage 'rll'; did you mean 'rl'? "
         "Any other name needs 'kind: cpt|sft|distill|on_policy_distill|rl|interpolate'",
         "F:11: stages.odd.kind: unknown kind of stage 'rr'; known here: cpt, sft, distill, "
-        "interpolate",
+        "on_policy_distill, rl, interpolate",
         "F:12: stages.rl.trainer: 'beta' is set by the stage; use 'beta'",
         "F:13: arms.a.0: unknown stage 'cptt'; did you mean 'cpt'?",
         "F:14: evaluation.settings.0: unknown value 'no_polici'; did you mean 'no_policy'?",
