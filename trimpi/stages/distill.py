@@ -4,11 +4,12 @@
 
 Askell et al. 2021 (arXiv 2112.00861, section 2.3) and Snell et al. 2022 (arXiv 2209.15189) train
 on all completions (`filter: none`); `filter: grader` keeps the right ones. No row needs a
-rationale. The model that answers is the one that enters the stage, its weights as they are.
+rationale. The model that answers is the one that enters the stage, its weights as they are. With
+`loss: forward_kl` its whole distributions are learned and not its tokens alone (`baking`).
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -32,10 +33,16 @@ from trimpi.recipe import DistillConfig
 from trimpi.runs import STAGE
 from trimpi.sample import DataFolder, Sample
 from trimpi.schedule import plan_schedule
+from trimpi.stages.baking import baking_trainer
 from trimpi.stages.finish import free_memory
 from trimpi.stages.inputs import StageInputs
 from trimpi.stages.own_answers import KEPT, Own, counts, generate_chunks, in_words, judge
-from trimpi.stages.supervised import SHOWN, run_supervised, training_arguments
+from trimpi.stages.supervised import (
+    SHOWN,
+    SupervisedTrainer,
+    run_supervised,
+    training_arguments,
+)
 
 
 def run(config: DistillConfig, inputs: StageInputs) -> Path:
@@ -96,12 +103,20 @@ def run(config: DistillConfig, inputs: StageInputs) -> Path:
             "max_new_tokens, train a stage before this one, or set filter to none, and run again "
             "with --overwrite"
         )
+    make: Callable[..., SupervisedTrainer] = SupervisedTrainer
+    if config.loss == "forward_kl":
+        shown = [
+            build_messages(own.sample, inputs.data.policy_of(own.sample), config.target)
+            for own in kept.values()
+        ]
+        make = partial(baking_trainer, config, inputs, shown)
     return run_supervised(
         config,
         inputs,
         partial(encode, config, kept),
         made=[replace(own.sample, id=name) for name, own in kept.items()],
         more={"own_answers": counted},
+        make_trainer=make,
     )
 
 

@@ -68,9 +68,9 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
     names: Sequence[str] = ()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss, refused where it is not finite."""
+        """The loss, refused where it is not finite."""
         places = inputs.pop("place", torch.tensor([]))
-        found = super().compute_loss(model, inputs, *args, **kwargs)
+        found = self._loss(model, inputs, places, *args, **kwargs)
         loss = found[0] if isinstance(found, tuple) else found
 
         def rows() -> list[str]:
@@ -81,6 +81,12 @@ class SupervisedTrainer(Throughput, ExactResume, SFTTrainer):
         folder = Path(str(self.args.output_dir))
         check_loss(loss, self.stage, self.state.global_step + 1, rows, folder)
         return found
+
+    def _loss(
+        self, model: Any, inputs: dict[str, Any], places: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """TRL's; `places` are those of the rows in the table."""
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     rows_of_an_epoch: int | None = None
     """Set where the table holds the rows of each epoch one after the other, so many an epoch."""
@@ -111,6 +117,7 @@ def run_supervised(
     made: Sequence[Sample] | None = None,
     encode_epoch: Callable[[int, int], Encode] | None = None,
     more: Mapping[str, Any] | None = None,
+    make_trainer: Callable[..., SupervisedTrainer] = SupervisedTrainer,
 ) -> Path:
     """Train on all rows of the split and leave a complete model folder.
 
@@ -126,6 +133,7 @@ def run_supervised(
         encode_epoch: for sequences that change over the stage: (epoch from 0, number of epochs)
             -> `encode` of that epoch.
         more: further entries of `stage.json`.
+        make_trainer: makes the trainer, for stages with a loss of their own.
 
     Returns:
         `inputs.output / "model"`.
@@ -182,7 +190,7 @@ def run_supervised(
     if config.freeze_vision:
         freeze_vision(model)
     checkpoint = resume_checkpoint(arguments, inputs.output)
-    trainer = SupervisedTrainer(
+    trainer = make_trainer(
         model=model,
         args=arguments,
         data_collator=partial(_collate, processor),
