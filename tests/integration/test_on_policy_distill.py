@@ -82,10 +82,8 @@ def test_families_with_pictures_in_policy_and_request(
         "on_policy_distill"
     ]
     first, second = read_metrics(inputs.output)
-    assert (
-        first["loss"] == pytest.approx(first["distill/divergence"], rel=1e-3)
+    assert first["loss"] == pytest.approx(first["distill/divergence"], rel=1e-3)
     assert "kl" not in first
-    )
     assert second["distill/divergence"] != first["distill/divergence"]
     for name in ("accuracy", "length", "truncated"):
         assert isinstance(first[f"rollout/free/{name}"], float)
