@@ -40,7 +40,8 @@ class BakingTrainer(SupervisedTrainer):
         divergence, entropy = self.teacher.divergence(model, batch, predicted, prompts)
         count = kwargs.get("num_items_in_batch")
         loss = divergence.sum() / torch.as_tensor(len(divergence) if count is None else count)
-        if count is not None:  # of all processes, whose gradients are averaged
+        # The count is then of all processes, whose gradients are averaged.
+        if count is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         self._note(inputs, divergence.detach(), entropy)
         return loss
@@ -76,6 +77,8 @@ def baking_trainer(
         kwargs: of TRL's trainer.
     """
     trainer = BakingTrainer(**kwargs)
+    # Some families say that their own loss takes no count of tokens; this one does.
+    trainer.model_accepts_loss_kwargs = True
     copied = None
     if config.lora is None:
         copied = frozen_copy(trainer, locate(inputs.model), inputs.model_config)
