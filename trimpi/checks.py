@@ -20,6 +20,7 @@ from trimpi.recipe import (
     CptConfig,
     DataConfig,
     Recipe,
+    RlConfig,
     RolloutConfig,
     SupervisedConfig,
     TrainingConfig,

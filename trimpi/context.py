@@ -21,6 +21,7 @@ from trimpi.recipe import (
     CptConfig,
     DistillConfig,
     Recipe,
+    RlConfig,
     RolloutConfig,
     SftConfig,
     TrainingConfig,

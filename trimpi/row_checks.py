@@ -9,7 +9,15 @@ from trimpi.graders import check_labels
 from trimpi.grading import Grader
 from trimpi.picture_file import PICTURE_ERRORS
 from trimpi.prompt import form_fault, text_fault
-from trimpi.recipe import CptConfig, DistillConfig, Recipe, RolloutConfig, SftConfig, TrainingConfig
+from trimpi.recipe import (
+    CptConfig,
+    DistillConfig,
+    Recipe,
+    RlConfig,
+    RolloutConfig,
+    SftConfig,
+    TrainingConfig,
+)
 from trimpi.replay import check_general, refuse_measured
 from trimpi.resolve import resolve_callable
 from trimpi.sample import DataFolder, Sample

@@ -29,6 +29,7 @@ class BakingTrainer(SupervisedTrainer):
     teacher: PolicyTeacher
     prompts: Sequence[list[Message]]
     """What the teacher reads before each row of the table."""
+    model: Any
     _total_train_tokens: Any
 
     def _loss(
