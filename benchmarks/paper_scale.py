@@ -30,7 +30,7 @@ from datasets_builders.gta import builder as gta
 from trimpi.memory import ModelSize, estimate, read_size
 from trimpi.policy import ImagePart
 from trimpi.prompt import INSTRUCTION, render_target
-from trimpi.recipe import DistillConfig, Recipe, RlConfig
+from trimpi.recipe import DistillConfig, OnPolicyDistillConfig, Recipe, RlConfig
 from trimpi.recipe_file import load_recipe
 from trimpi.sample import DataFolder
 from trimpi.schedule import plan_schedule
@@ -148,6 +148,18 @@ def lines_of(recipe: Recipe) -> list[str]:
             seconds += passes(size, answers * (policy + prompt), 2) / recipe.devices
             cost = 8 if stage.lora is None else 6
             seconds += passes(size, trained, cost) / recipe.devices
+            if stage.loss == "forward_kl":  # the teacher's pass over the policy as well
+                seen = schedule.updates * stage.batch_size * (policy + prompt + target)
+                seconds += passes(size, seen, 2) / recipe.devices
+        elif isinstance(stage, OnPolicyDistillConfig):
+            training = prompt + stage.max_new_tokens
+            generation = policy + training
+            completions = schedule.updates * stage.batch_size
+            seconds = completions * target / (TOKENS_A_SECOND[name] / 4 * recipe.devices)
+            cost = 8 if stage.lora is None else 6
+            trained = completions * (prompt + target)
+            seconds += passes(size, trained, cost) / recipe.devices
+            seconds += passes(size, trained + completions * policy, 2) / recipe.devices
         else:
             shown = policy if stage.kind == "cpt" or getattr(stage, "show_policy", False) else 0
             training, generation = shown + prompt + target, 0

@@ -21,6 +21,7 @@ from trimpi.prompt import build_messages
 from trimpi.recipe import (
     CptConfig,
     DistillConfig,
+    OnPolicyDistillConfig,
     Recipe,
     RlConfig,
     SftConfig,
@@ -54,6 +55,9 @@ class Shown:
         return self.last - self.first + 1
 
 
+_SHOWN = CptConfig | SftConfig | DistillConfig | OnPolicyDistillConfig | RlConfig
+
+
 def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console) -> None:
     """Print one row of a stage as the stage encodes it; weights are not loaded.
 
@@ -74,7 +78,7 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
     if stage not in recipe.stages:
         raise UserError(f"no stage {stage!r} in the recipe; {did_you_mean(stage, recipe.stages)}")
     config = recipe.stages[stage]
-    if not isinstance(config, CptConfig | SftConfig | DistillConfig | RlConfig):
+    if not isinstance(config, _SHOWN):
         raise UserError(f"stage {stage!r} is of kind {config.kind!r}, which shows no rows")
     data = prepare_data(
         recipe.data, run / "data", "data", lambda line: console.print(f"[dim]{line}")
@@ -109,9 +113,14 @@ def show_stage(recipe: Recipe, run: Path, stage: str, row: int, console: Console
         return
     if split == REPLAY and isinstance(config, SupervisedConfig) and replay is not None:
         encoded, budget = encode_general(config, replay, processor, sample, visual)
-    elif isinstance(config, DistillConfig):
-        for name, seen in (("answered from", data.policy_of(sample)), ("trained on behind", None)):
-            encoded = encode_text(processor, build_messages(sample, seen, config.target))
+    elif isinstance(config, DistillConfig | OnPolicyDistillConfig):
+        baked = isinstance(config, DistillConfig) and config.loss == "forward_kl"
+        with_policy = "answered from, and read by the teacher" if baked else "answered from"
+        if isinstance(config, OnPolicyDistillConfig):
+            with_policy = "read by the teacher"
+        target = config.target if isinstance(config, DistillConfig) else "cot"
+        for name, seen in ((with_policy, data.policy_of(sample)), ("trained on behind", None)):
+            encoded = encode_text(processor, build_messages(sample, seen, target))
             print_tokens(console, f"{title}: {name}", tokens_of(processor, encoded, visual))
         console.print("in the loss: the model's own completion, behind the second of these prompts")
         return

@@ -12,6 +12,7 @@ from trimpi.recipe import (
     CptConfig,
     DistillConfig,
     InterpolateConfig,
+    OnPolicyDistillConfig,
     Recipe,
     RlConfig,
     SftConfig,
@@ -35,6 +36,7 @@ SHIPPED = {
     *(f"baselines/{name}.yaml" for name in ("cpt_cot_sft", "trimpi_no_poro", "trimpi")),
     *(f"baselines/{name}.yaml" for name in ("retrieved", "insert_then_remove", "insert_fading")),
     *(f"baselines/distill_{name}.yaml" for name in ("unfiltered", "filtered")),
+    *(f"baselines/{name}.yaml" for name in ("prompt_baking", "opcd")),
     "tiny/baselines.yaml",
     "baselines/poro_dapo.yaml",
     "tiny/rl_ladder.yaml",
@@ -109,6 +111,9 @@ def test_big_recipes_have_the_numbers_of_the_paper(file: Path) -> None:
         elif isinstance(stage, DistillConfig):  # not in the paper: the sizes of its Direct SFT
             assert (stage.epochs, stage.lr, stage.batch_size) == (2, 1e-4, 64)
             assert (stage.rollouts, stage.temperature, stage.max_new_tokens) == (1, 1.0, 512)
+        elif isinstance(stage, OnPolicyDistillConfig):  # not in the paper either
+            assert (stage.divergence, stage.teacher, stage.group_size) == ("reverse_kl", "start", 1)
+            assert stage.lora is not None and stage.max_new_tokens == 512
         else:
             assert isinstance(stage, RlConfig)
             assert (stage.epochs, stage.lr, stage.prompts_per_step) == (2, 1e-6, 384)

@@ -29,6 +29,7 @@ class BakingTrainer(SupervisedTrainer):
     teacher: PolicyTeacher
     prompts: Sequence[list[Message]]
     """What the teacher reads before each row of the table."""
+    model: Any
     _total_train_tokens: Any
 
     def _loss(
@@ -40,7 +41,8 @@ class BakingTrainer(SupervisedTrainer):
         divergence, entropy = self.teacher.divergence(model, batch, predicted, prompts)
         count = kwargs.get("num_items_in_batch")
         loss = divergence.sum() / torch.as_tensor(len(divergence) if count is None else count)
-        if count is not None:  # of all processes, whose gradients are averaged
+        # The count is then of all processes, whose gradients are averaged.
+        if count is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         self._note(inputs, divergence.detach(), entropy)
         return loss
