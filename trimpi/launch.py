@@ -107,7 +107,7 @@ def run_job(job: dict[str, Any]) -> Path:
         grader=make_grader(job["grader"], "grader"),
         base=None if job["base"] is None else Path(job["base"]),
         replay=None if job["replay"] is None else DataFolder(Path(job["replay"])),
-        tracking=Tracking.from_json(job["tracking"]),
+        tracking=Tracking.from_json(job.get("tracking")),
     )
     try:
         with (

@@ -254,7 +254,7 @@ def test_learns_what_is_rewarded(qwen: Path, data: DataFolder, tmp_path: Path) -
         letters = [c for c in completion.text.lower() if c.isalpha()]
         return Score(sum(c in "aeiou" for c in letters) / max(len(letters), 1))
 
-    config = rl_config(max_steps=20, epochs=9.0, lr=6e-3, group_size=8, beta=0.0)
+    config = rl_config(max_steps=36, epochs=9.0, lr=6e-3, group_size=8, beta=0.0)
     inputs = rl_inputs(qwen, data, tmp_path / "rl", vowels)
     rl.run(config, inputs)
     for half in ("free", "aware"):

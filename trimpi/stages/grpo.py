@@ -5,7 +5,7 @@ that changes nothing (`scoring_passes`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class ObservedGRPOTrainer(ExactResume, ScoringPasses, GRPOTrainer):
     _buffered_inputs: Any
     table: RolloutTable
     """The last rollout batch, rows of all processes."""
+    deals_by_place = True
+    """Whether the rows of a batch are dealt to its updates by their place, not by TRL's shuffle."""
     names: Sequence[str] = ()
     """What the rows of the split are called, by `place` of a batch's rows."""
 
@@ -70,7 +72,7 @@ class ObservedGRPOTrainer(ExactResume, ScoringPasses, GRPOTrainer):
             self._metrics["train"][name].append(value)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        with self._rows_dealt():
+        with self._rows_dealt() if self.deals_by_place else nullcontext():
             return dict(super()._prepare_inputs(generation_batch))
 
     @contextmanager

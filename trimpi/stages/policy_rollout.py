@@ -122,6 +122,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
             watch_engine(self.vllm_generation)
         self.draws: tuple[int, ...] = (0, 0)
         """What the draws of rollouts belong to, beside the seed: rollout batch, try."""
+        self.deals_by_place = generation != "plain"
         self.draws_by_row = generation != "plain" and self._decodes_here()
         """Whether what is drawn depends on row and place alone (`row_draws`)."""
         self.shares = self.draws_by_row and self._can_share()

@@ -53,7 +53,7 @@ def test_another_scored_prompt_is_found(trainer: Any, data: DataFolder) -> None:
         return [[*row[:-1], row[-1] + 1] for row in ids], images, fields
 
     trainer._tokenize_prompts = shifted
-    with pytest.raises(UserError, match=r"self-test: row 0 was generated from another prompt"):
+    with pytest.raises(UserError, match=r"self-test: row 0 is scored against another prompt"):
         checked(trainer, data)
 
 
