@@ -177,7 +177,10 @@ def compare(one: Path, two: Path, start: Path) -> Apart:
 
 
 def merged(files: Sequence[Path]) -> dict[str, list[list[Any]]]:
-    """What all processes saw: quantity -> update -> rows in the order of the global batch."""
+    """What all processes saw: quantity -> update -> rows in the order of the global batch.
+
+    Completions of an update stand sorted: each process puts its own of like length together.
+    """
     ranks = [json.loads(file.read_text()) for file in files]
     found: dict[str, dict[int, list[Any]]] = {}
     # Rows are dealt to processes batch by batch; rollouts are made, and stay, by process.
@@ -187,6 +190,11 @@ def merged(files: Sequence[Path]) -> dict[str, list[list[Any]]]:
     for entry in entries:
         for key in entry.keys() - {"step"}:
             found.setdefault(key, {}).setdefault(entry["step"], []).extend(entry[key])
+    if "tokens" in found:
+        for step in found["tokens"]:
+            rows = sorted(zip(*(found[key][step] for key in found), strict=True))
+            for key, column in zip(found, zip(*rows, strict=True), strict=True):
+                found[key][step] = list(column)
     return {key: [steps[step] for step in sorted(steps)] for key, steps in found.items()}
 
 

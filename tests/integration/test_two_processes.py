@@ -66,7 +66,7 @@ def test_all_stages_by_ddp(qwen: Path, tmp_path: Path) -> None:
         assert apart.rows_equal and apart.groups_equal in (None, True), name
         beyond = {key for key, value in apart.metrics.items() if value > 1e-4}
         # TRL logs means over passes of means over their tokens, and passes hold other rows here.
-        by_pass = ("kl", "entropy", "clip_ratio") if name == "options" else ()
+        by_pass = ("kl", "entropy", "clip_ratio") if name in ("rl", "options") else ()
         assert not {key for key in beyond if not key.startswith(by_pass)}, name
         # Adam divides a gradient by its own size: of one that is nothing but rounding, such as
         # that of a key's bias, the noise counts as much as the signal of others.
