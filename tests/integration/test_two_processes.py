@@ -75,7 +75,8 @@ def test_all_stages_by_ddp(qwen: Path, tmp_path: Path) -> None:
     stage = read_json(two / "rl" / "stage.json")
     assert "x 2 devices" in stage["schedule"] and stage["selftest"]["aware_rows"] == 4
     rows = [json.loads(line) for line in (two / "options" / "metrics.jsonl").open()]
-    assert {row["rollout/aware/share"] for row in rows if "reward" in row} > {0.5}
+    shares = {row["rollout/aware/share"] for row in rows if "reward" in row}
+    assert max(shares) > 0 and len(shares) > 1  # where all failed, and elsewhere none
 
 
 def test_shards_become_a_whole_model(qwen: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from trimpi.recipe import (
     OnPolicyDistillConfig,
     Recipe,
     RlConfig,
+    RolloutConfig,
     SftConfig,
 )
 from trimpi.recipe_file import load_recipe
@@ -155,19 +156,21 @@ def test_rollouts_and_updates_are_equal_where_arms_are_compared() -> None:
         )
 
 
-def test_the_ladder_gives_every_rung_the_same_rollouts() -> None:
-    recipe = load_recipe(ROOT / "recipes" / "tiny" / "rl_ladder.yaml")
+@pytest.mark.parametrize("name", ["rl_ladder", "rl_ladder_deep"])
+def test_the_ladder_gives_every_rung_the_same_rollouts(name: str) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "tiny" / f"{name}.yaml")
     assert len(recipe.all_seeds) == 3
-    rungs = {name: s for name, s in recipe.stages.items() if isinstance(s, RlConfig)}
-    names = ["grpo", "poro", "poro_annealed", "all_failed", "poro_dapo", "poro_teacher"]
-    assert list(rungs) == names
-    assert list(recipe.chains) == ["cot_sft", *names]
-    assert all(recipe.chains[name] == ("sft", name) for name in names)
-    same = ("rollouts", "max_steps", "lr", "updates_per_rollout", "epochs", "max_new_tokens")
-    assert len({tuple(getattr(s, key) for key in same) for s in rungs.values()}) == 1
-    dynamic, batches = rungs["poro_dapo"].dynamic_sampling, 64 // 2
-    assert dynamic is not None
-    assert dynamic.max_groups == batches * rungs["grpo"].prompts_per_step
+    assert list(recipe.chains) == ["cot_sft", *list(recipe.stages)[1:]]
+    assert all(chain[-2:] in (("sft",), ("sft", arm)) for arm, chain in recipe.chains.items())
+    rungs = [s for s in recipe.stages.values() if isinstance(s, RolloutConfig)]
+    same = ("rollouts", "max_steps", "updates_per_rollout", "max_new_tokens", "validation")
+    assert len(rungs) == 10 and len({tuple(getattr(s, key) for key in same) for s in rungs}) == 1
+    rewarded = [s for s in rungs if isinstance(s, RlConfig)]
+    assert len({s.lr for s in rewarded}) == 1
+    for stage in rewarded:
+        if stage.dynamic_sampling is not None:
+            groups = stage.max_steps // stage.updates_per_rollout * stage.prompts_per_step
+            assert stage.dynamic_sampling.max_groups == groups
 
 
 def test_the_ablation_has_all_rows_and_three_seeds() -> None:
