@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from tests.rl_cases import rl_config, rl_inputs
 from tests.vllm_fakes import Answers, Server, install, running
@@ -22,13 +21,8 @@ from trimpi.stages.rl_arguments import plan_batches
 
 
 def rollout_of(rank: int, port: int, model: Path, data: Path, output: Path, url: str) -> None:
-    """One of two processes: a rollout batch of four prompts, of which the second is never solved.
-
-    A fork, since importing everything anew takes most of a minute on a busy machine.
-    """
-    torch.set_num_threads(1)  # threads of the parent are not here to be waited for
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    """One of two processes: a rollout batch of four prompts, the second never solved."""
+    torch.set_num_threads(1)
     inputs = rl_inputs(model, DataFolder(data), output)
     processor = load_processor(inputs.model, inputs.model_config)
     install(pytest.MonkeyPatch(), Answers(processor))
@@ -77,14 +71,14 @@ def test_a_process_without_an_aware_row_makes_the_same_calls(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
+    spawn = multiprocessing.get_context("spawn")  # a fork would wait for threads it lacks
     with running(Server(answers)) as server:
         arguments = (port, qwen, data.root, output, server.url)
-        ranks = [fork.Process(target=rollout_of, args=(rank, *arguments)) for rank in range(2)]
+        ranks = [spawn.Process(target=rollout_of, args=(rank, *arguments)) for rank in range(2)]
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(timeout=120)
+            process.join(timeout=240)
             process.kill()
         assert [process.exitcode for process in ranks] == [0, 0]
     found = [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(2)]
