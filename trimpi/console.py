@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trimpi.checks import Findings
+from trimpi.findings import Findings
 from trimpi.memory import size_text
 
 

@@ -22,6 +22,9 @@ YOUNGER: dict[str, tuple[Any, tuple[str, ...]]] = {
 """Keys of a stage that older runs do not know: the value that switches each off, and the keys that
 mean nothing then."""
 
+YOUNGER_INSIDE = {"teacher": {"while_ahead": False}}
+"""The same of keys inside a section."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -61,6 +64,9 @@ def stage_identity(stage: StageConfig) -> dict[str, Any]:
     unused = {k for k, off in RlOptions().model_dump(mode="json").items() if settings.get(k) == off}
     unused |= {k for key, (off, more) in YOUNGER.items() if settings.get(key, off) == off
               for k in (key, *more)}  # fmt: skip
+    for section, keys in YOUNGER_INSIDE.items():
+        if isinstance(inside := settings.get(section), dict):
+            settings[section] = {k: v for k, v in inside.items() if k not in keys or v != keys[k]}
     return {key: value for key, value in settings.items() if key not in unused}
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trimpi.checks import Findings, StagePlan, check_recipe
+from trimpi.checks import check_recipe
 from trimpi.errors import UserError, did_you_mean
+from trimpi.findings import Findings, StagePlan
 from trimpi.memory import GIB, ModelSize, estimate, read_size, size_text
 from trimpi.model_source import locate
 from trimpi.parallel import as_shared

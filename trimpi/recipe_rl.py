@@ -38,10 +38,11 @@ class Overlong(Section):
 
 
 class AdaptiveShare(Section):
-    """How an adaptive policy share follows the rewards of both halves."""
+    """How an adaptive policy share, or teacher, follows the rewards of both halves."""
 
     gap: PositiveFloat = 0.2
-    """Lead of the policy-aware half (mean reward) at which the whole `policy_fraction` is used."""
+    """Lead of the policy-aware half (mean reward) at which the whole `policy_fraction` is used,
+    and the whole weight of a teacher `while_ahead`."""
     decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.8
     """Weight of the past in the moving mean of the lead; 0 looks at the last batch alone."""
 
@@ -89,6 +90,9 @@ class Teacher(Section):
     weight: PositiveFloat
     kl_clip: PositiveFloat = 1.0
     """Bound of the log-ratio of a token, in nats, both ways: tokens of style carry most of it."""
+    while_ahead: Flag = False
+    """The weight is multiplied by clip(lead / adaptive.gap, 0, 1), the lead of the policy-aware
+    half in reward: a teacher that is no better than its pupil is not followed."""
 
 
 class Validation(Section):
@@ -186,6 +190,7 @@ def _aware_problems(config: Any) -> list[str]:
             "aware_positives_only": config.aware_positives_only,
             "aware_weighting": config.aware_weighting != "none",
             "reliance_every": config.reliance_every > 0,
+            "teacher.while_ahead": config.teacher is not None and config.teacher.while_ahead,
         }
         problems += [
             f"{key} is about policy-aware completions, and policy_fraction 0 leaves none; raise "
@@ -200,13 +205,19 @@ def _aware_problems(config: Any) -> list[str]:
             f"policy_share_end {config.policy_share_end:g} is above policy_fraction "
             f"{config.policy_fraction:g}, where the share starts; lower it"
         )
-    if config.policy_share != "adaptive" and config.adaptive != AdaptiveShare():
-        problems.append("adaptive belongs to policy_share adaptive; set that or drop it")
-    if config.policy_share == "adaptive" and config.aware_when == "all_failed":
+    ahead = config.teacher is not None and config.teacher.while_ahead
+    comparing = {"policy_share adaptive": config.policy_share == "adaptive",
+                 "teacher.while_ahead": ahead}  # fmt: skip
+    if not any(comparing.values()) and config.adaptive != AdaptiveShare():
         problems.append(
-            "policy_share adaptive compares both halves of the same prompts, and aware_when "
-            "all_failed gives the hard prompts alone to one half; drop either"
+            "adaptive belongs to policy_share adaptive and teacher.while_ahead; set one or drop it"
         )
+    problems += [
+        f"{key} compares both halves of the same prompts, and aware_when all_failed gives the "
+        "hard prompts alone to one half; drop either"
+        for key, asked in comparing.items()
+        if asked and config.aware_when == "all_failed"
+    ]
     if config.aware_weighting == "none" and config.importance != Importance():
         problems.append("importance belongs to aware_weighting importance; set that or drop it")
     return problems

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from trimpi.checks import Findings, check_recipe
+from trimpi.checks import check_recipe
 from trimpi.cli import app
+from trimpi.findings import Findings
 from trimpi.recipe import (
     CptConfig,
     DistillConfig,
@@ -52,7 +53,7 @@ def name_of(file: Path) -> str:
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks the hub, and recipes for GPUs are checked where vLLM cannot be installed."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("trimpi.checks.engine_missing", lambda *_: None)
+    monkeypatch.setattr("trimpi.machine_checks.engine_missing", lambda *_: None)
 
 
 def light_check(recipe: Recipe, run: Path) -> Findings:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from trimpi.checks import _rows
 from trimpi.cli import app
+from trimpi.data_checks import rows_of
 from trimpi.errors import UserError
 from trimpi.recipe_file import load_recipe
 from trimpi.row_checks import check_rows
@@ -196,7 +196,7 @@ def test_a_row_that_a_sample_of_rows_would_miss(
     recipe: Path, data: DataFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dry run looks at the lengths of all rows, of stages and evaluation, once data exist."""
-    monkeypatch.setattr("trimpi.checks.LOOKED_AT", 1)
+    monkeypatch.setattr("trimpi.recipe_estimate.LOOKED_AT", 1)
     rows = [json.loads(line) for line in (data.root / "test.jsonl").read_text().splitlines()]
     rows[5]["query"] = "word " * 9000
     (data.root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -218,7 +218,7 @@ def test_data_changed_after_they_were_built_stop_a_run(recipe: Path, data: DataF
 
 def test_a_missing_split_of_rationales_says_what_it_holds() -> None:
     with pytest.raises(UserError) as caught:
-        _rows({"test": 1, "train": 3}, "train_cot", "stages.sft.split")
+        rows_of({"test": 1, "train": 3}, "train_cot", "stages.sft.split")
     assert str(caught.value) == (
         "stages.sft.split: the data have no split 'train_cot' (of rows with rationales); "
         "did you mean 'train'?"

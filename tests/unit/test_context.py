@@ -15,7 +15,7 @@ from trimpi.errors import UserError
 from trimpi.identities import stage_identity
 from trimpi.memory import read_size
 from trimpi.processor import load_processor
-from trimpi.recipe import CptConfig, Recipe
+from trimpi.recipe import CptConfig, Recipe, RlConfig
 from trimpi.sample import DataFolder
 
 
@@ -170,6 +170,14 @@ def test_a_dry_run_knows_the_texts(qwen: Path, data: DataFolder, tmp_path: Path)
     (told,) = check_recipe(recipe, tmp_path / "run").problems
     assert told.startswith("stages.cpt.texts: the data have no split 'policy_text'")
     assert "their argument policy_text" in told
+
+
+def test_a_teacher_of_an_older_run_is_the_same_teacher() -> None:
+    settings = {"kind": "rl", "group_size": 4, "prompts_per_step": 4, "max_new_tokens": 32}
+    old, new = ({"weight": 0.1}, {"weight": 0.1, "while_ahead": True})
+    found = [stage_identity(RlConfig(**settings, teacher=teacher)) for teacher in (old, new)]
+    assert found[0]["teacher"] == {"weight": 0.1, "kl_clip": 1.0}
+    assert found[1]["teacher"]["while_ahead"] is True
 
 
 def test_texts_are_part_of_a_stages_identity_where_there_are_some() -> None:

@@ -29,6 +29,7 @@ LAYERS = {
     5: {"ask", "breakeven", "compare", "export", "report", "show", "data_step", "launch",
         "local_generator", "policy_view", "quiet", "seeds", "identities", "pipeline", "eval_suites",
         "vllm_generator", "checks", "plan", "row_checks", "context",
+        "findings", "machine_checks", "data_checks", "recipe_estimate",
         "doctor", "data_view", "console", "model_command", "parallel"},
     6: {"cli"},
 }  # fmt: skip

@@ -34,7 +34,15 @@ SMALL: dict[str, Any] = {"prompts_per_step": 2, "group_size": 4, "max_new_tokens
             {"policy_share": "annealed", "policy_share_end": 0.75},
             "policy_share_end 0.75 is above policy_fraction 0.5, where the share starts",
         ),
-        ({"adaptive": {"gap": 0.1}}, "adaptive belongs to policy_share adaptive"),
+        ({"adaptive": {"gap": 0.1}}, "adaptive belongs to policy_share adaptive and teacher"),
+        (
+            {"teacher": {"weight": 0.1, "while_ahead": True}, "aware_when": "all_failed"},
+            "teacher.while_ahead compares both halves of the same prompts",
+        ),
+        (
+            {"teacher": {"weight": 0.1, "while_ahead": True}, "policy_fraction": 0},
+            "teacher.while_ahead is about policy-aware completions",
+        ),
         (
             {"policy_share": "adaptive", "aware_when": "all_failed"},
             "all_failed gives the hard prompts alone to one half; drop either",

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from trimpi.checks import Findings, check_recipe
+from trimpi.checks import check_recipe
 from trimpi.console import print_findings
 from trimpi.errors import UserError
+from trimpi.findings import Findings
 from trimpi.grading import exact_answer
 from trimpi.launch import run_job
 from trimpi.recipe import ModelConfig, Recipe, SftConfig

@@ -37,9 +37,15 @@ class PolicyShare:
         start, end = config.policy_fraction, config.policy_share_end
         if config.policy_share == "annealed" and self._batches > 1:
             return start + (end - start) * min(1.0, batch / (self._batches - 1))
-        if config.policy_share == "adaptive" and self.lead is not None:
-            return end + (start - end) * min(1.0, max(0.0, self.lead / config.adaptive.gap))
+        if config.policy_share == "adaptive":
+            return end + (start - end) * self.trust()
         return start
+
+    def trust(self) -> float:
+        """clip(lead / gap, 0, 1): how far the policy in context helps; 1 before it is known."""
+        if self.lead is None:
+            return 1.0
+        return min(1.0, max(0.0, self.lead / self._config.adaptive.gap))
 
     def layout(self, batch: int) -> tuple[bool, ...]:
         """The layout of the groups of rollout batch `batch`: half a completion rounds up."""

@@ -94,6 +94,11 @@ class ShapedRolloutTrainer(Throughput, ChosenRolloutTrainer):
         """Importance weights of aware rows, the teacher on free ones; logs what both need."""
         config, batch = self.config, self.rollout_batch
         weighs, teacher = config.aware_weighting == "importance", config.teacher
+        trust = self.share.trust() if teacher is not None and teacher.while_ahead else 1.0
+        if teacher is not None and teacher.while_ahead:
+            self._metrics["train"]["rollout/teacher/weight"].append(teacher.weight * trust)
+        if not trust:
+            teacher = None
         measures = config.reliance_every > 0 and batch % config.reliance_every == 0
         aware, mask = output["is_aware"], output["completion_mask"]
         asked = torch.zeros_like(aware)
@@ -131,7 +136,7 @@ class ShapedRolloutTrainer(Throughput, ChosenRolloutTrainer):
             self._log("rollout/importance/capped", capped.float(), half)
         if teacher is not None:
             other = (~aware).unsqueeze(1) * mask
-            pull = teacher_advantages(free, full, teacher.weight, teacher.kl_clip)
+            pull = teacher_advantages(free, full, teacher.weight * trust, teacher.kl_clip)
             advantages = advantages + pull * other
             self._log("rollout/teacher/kl", free - full, other)
             clipped = (free - full).abs() > teacher.kl_clip

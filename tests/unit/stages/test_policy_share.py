@@ -31,6 +31,15 @@ def test_one_batch_keeps_the_start() -> None:
     assert share(1, policy_share="annealed").value(0) == 0.5
 
 
+def test_trust_is_the_lead_in_gaps() -> None:
+    found = share(teacher={"weight": 0.1, "while_ahead": True})
+    assert found.trust() == 1.0  # nothing is known yet
+    found.observe(0.6, 0.5)
+    assert found.trust() == pytest.approx(0.5)  # 0.1 of 0.2
+    found.observe(1.0, 0.0)  # 0.8 x 0.1 + 0.2 x 1.0 = 0.28
+    assert found.trust() == 1.0
+
+
 def test_adaptive_follows_the_lead_of_the_aware_half() -> None:
     found = share(
         policy_share="adaptive", policy_share_end=0.125, adaptive={"gap": 0.4, "decay": 0.5}
@@ -45,6 +54,7 @@ def test_adaptive_follows_the_lead_of_the_aware_half() -> None:
     assert found.lead == pytest.approx(0.2)
     found.observe(0.0, 1.0)
     assert found.value(3) == 0.125 and counts(found)[3] == 1
+    assert found.trust() == 0.0  # the lead is 0.1 - 0.5
     other = share(policy_share="adaptive", policy_share_end=0.125)
     other.restore(found.state())
     assert other.lead == found.lead

@@ -219,6 +219,25 @@ def test_the_teacher_acts_on_policy_free_rows_alone(
     assert logged(trainer, "rollout/teacher/clipped") == pytest.approx(clipped)
 
 
+@pytest.mark.parametrize(
+    ("grades", "trust"),
+    [((1, 0, 1, 0, 1, 0, 1, 0), 0.0), ((0, 1, 0, 1, 0, 1, 0, 1), 1.0), ((0, 0, 0, 1) * 2, 0.5)],
+)
+def test_a_teacher_is_followed_as_far_as_its_half_earns_more(
+    make: Make, grades: tuple[int, ...], trust: float
+) -> None:
+    """Of rows free, aware, free, aware: leads of -1, 1 and 0.5 against a gap of 1."""
+    teacher = {"weight": 0.5, "kl_clip": 0.3, "while_ahead": True}
+    trainer = make(Given(*grades), teacher=teacher, adaptive={"gap": 1.0}, beta=0.0)
+    with recorded(trainer, "_get_per_token_logps_and_entropies") as calls:
+        output = roll(trainer)
+    assert logged(trainer, "rollout/teacher/weight") == pytest.approx(0.5 * trust)
+    assert bool(calls) == bool(trust)  # no pass is made for a teacher that is not followed
+    pulls = output["advantages"].view(8, -1)[:, :1] - of_trl(trainer).unsqueeze(1)
+    assert (pulls[1::2] == 0).all() and bool(pulls[::2].abs().max() > 1e-4) == bool(trust)
+    assert pulls.abs().max() <= 0.5 * trust * 0.3 + 1e-6
+
+
 def test_following_the_teacher_lowers_the_divergence(make: Make) -> None:
     """All rewards are equal: what moves the model is the teacher alone."""
     more = {"updates_per_rollout": 1, "beta": 0.0, "max_steps": 8, "epochs": 9.0, "lr": 5e-3}
