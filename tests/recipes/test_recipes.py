@@ -157,7 +157,7 @@ def test_rollouts_and_updates_are_equal_where_arms_are_compared() -> None:
         )
 
 
-@pytest.mark.parametrize(("name", "rungs_there"), [("rl_ladder", 11), ("rl_ladder_deep", 8)])
+@pytest.mark.parametrize(("name", "rungs_there"), [("rl_ladder", 10), ("rl_ladder_deep", 6)])
 def test_the_ladder_gives_every_rung_the_same_rollouts(name: str, rungs_there: int) -> None:
     recipe = load_recipe(ROOT / "recipes" / "tiny" / f"{name}.yaml")
     assert len(recipe.all_seeds) == 3
