@@ -138,6 +138,9 @@ def lines_of(recipe: Recipe) -> list[str]:
             trained = completions * (prompt + target)
             seconds = completions * target / (TOKENS_A_SECOND[name] * recipe.devices)
             seconds += passes(size, trained, (8 + 2 + 2) * 1.0) / recipe.devices
+            if stage.teacher is not None:  # a pass of the policy-free rows with the policy
+                seen = completions * (1 - stage.policy_fraction) * (policy + prompt + target)
+                seconds += passes(size, seen, 2) / recipe.devices
         elif isinstance(stage, DistillConfig):
             training = prompt + stage.max_new_tokens
             generation = policy + training

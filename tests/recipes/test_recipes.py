@@ -42,6 +42,8 @@ SHIPPED = {
     "tiny/baselines.yaml",
     "baselines/poro_dapo.yaml",
     "tiny/rl_ladder.yaml",
+    "tiny/rl_ladder_deep.yaml",
+    "clevr/best.yaml",
 }
 
 
@@ -131,12 +133,23 @@ def test_big_recipes_have_the_numbers_of_the_paper(file: Path) -> None:
 
 def test_file_names_say_what_is_in_them() -> None:
     for file in BIG:
-        if file.parent.name == "clevr":
+        if file.parent.name == "clevr" and file.stem != "best":
             variant, depth, size = file.stem.split("_")[0], file.stem.split("_")[1], file.stem[-2:]
             recipe = load_recipe(file)
             assert recipe.data.args["variant"] == variant.upper()
             assert f"n{recipe.data.args['depth']}" == depth
             assert recipe.model.path == f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct"
+
+
+def test_the_best_recipe_is_the_ladders_winner_at_full_size() -> None:
+    best = load_recipe(ROOT / "recipes" / "clevr" / "best.yaml").stages
+    paper = load_recipe(ROOT / "recipes" / "clevr" / "t_n6_qwen2_5_vl_7b.yaml").stages
+    ladder = load_recipe(ROOT / "recipes" / "tiny" / "rl_ladder.yaml").stages["poro_trusted"]
+    assert isinstance(best["rl"], RlConfig) and isinstance(ladder, RlConfig)
+    differ = {key for key, value in best["rl"] if value != getattr(paper["rl"], key)}
+    assert differ == {"policy_share", "teacher"}
+    assert all(getattr(best["rl"], key) == getattr(ladder, key) for key in differ)
+    assert {**best, "rl": None} == {**paper, "rl": None}
 
 
 def test_rollouts_and_updates_are_equal_where_arms_are_compared() -> None:
