@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,6 +39,23 @@ class Readers:
 
     places: Tensor
     attended: Tensor | None
+
+    @cached_property
+    def asked(self) -> Tensor:
+        """Rows whose queries are put to each entry, [B, C]; any row where there is no reader."""
+        return self.places.clamp(min=0)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Numbers of the readers, entry after entry."""
+        flat = self.places.flatten()
+        return flat[flat >= 0]
+
+    @cached_property
+    def real(self) -> Tensor | None:
+        """Which of the B * C places these are; None for all."""
+        found = (self.places.flatten() >= 0).nonzero().flatten()
+        return found if len(found) < self.places.numel() else None
 
     def kept(self, alive: Tensor) -> "Readers | None":
         """The readers when only the rows of `alive` (ascending numbers) are left.
@@ -174,26 +192,25 @@ def attend(
     top, norm, out = _part(queries, key, value, None)  # [R, kv, n, 1] and [R, kv, n, D]
     for (keys, values), readers in zip(layer.segments, cache.readers, strict=True):
         found = _segment(queries, keys, values, readers)
-        places = readers.places.flatten()
-        real = (places >= 0).nonzero().flatten()
-        places = places[real]
-        added_top, added_norm, added_out = (part[real] for part in found)
-        both = torch.maximum(top[places], added_top)
-        old, new = (top[places] - both).exp(), (added_top - both).exp()
-        norm = norm.index_copy(0, places, norm[places] * old + added_norm * new)
-        out = out.index_copy(0, places, out[places] * old + added_out * new)
-        top = top.index_copy(0, places, both)
+        rows_of, real = readers.rows, readers.real
+        if real is not None:
+            found = tuple(part[real] for part in found)
+        added_top, added_norm, added_out = found
+        before = top[rows_of]
+        both = torch.maximum(before, added_top)
+        old, new = (before - both).exp(), (added_top - both).exp()
+        norm.index_copy_(0, rows_of, norm[rows_of] * old + added_norm * new)
+        out.index_copy_(0, rows_of, out[rows_of] * old + added_out * new)
+        top.index_copy_(0, rows_of, both)
     attended = (out / norm).to(query.dtype)
     return attended.reshape(rows, 1, heads, width), None
 
 
-def _segment(
-    queries: Tensor, keys: Tensor, values: Tensor, readers: Readers
-) -> tuple[Tensor, Tensor, Tensor]:
+def _segment(queries: Tensor, keys: Tensor, values: Tensor, readers: Readers) -> tuple[Tensor, ...]:
     """Parts of all readers of a segment, [B * C, ...]."""
     entries, most = readers.places.shape
     _, kv, repeat, width = queries.shape
-    chosen = queries[readers.places.clamp(min=0)]  # [B, C, kv, n, D]
+    chosen = queries[readers.asked]  # [B, C, kv, n, D]
     chosen = chosen.transpose(1, 2).reshape(entries, kv, most * repeat, width)
     parts = _part(chosen, keys, values, readers.attended)
     shaped = (part.view(entries, kv, most, repeat, -1).transpose(1, 2) for part in parts)
