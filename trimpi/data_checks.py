@@ -72,6 +72,11 @@ def planned_build(config: DataConfig, key: str) -> dict[str, Any] | None:
 
 
 def rows_of(splits: Mapping[str, int] | None, split: str, key: str) -> int | None:
+    """Rows of a split; None where the data are not known.
+
+    Raises:
+        UserError: no such split, or an empty one.
+    """
     if splits is None:
         return None
     if split not in splits:
@@ -86,6 +91,11 @@ def rows_of(splits: Mapping[str, int] | None, split: str, key: str) -> int | Non
 
 
 def text_rows(splits: Mapping[str, int] | None, stage: TrainingConfig, key: str) -> int:
+    """Texts that a CPT stage mixes in; 0 for stages without.
+
+    Raises:
+        UserError: as `rows_of`, with what makes such a split.
+    """
     if not isinstance(stage, CptConfig) or stage.texts is None:
         return 0
     try:

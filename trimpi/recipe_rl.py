@@ -183,6 +183,10 @@ def _sampling_problems(config: Any) -> list[str]:
 
 def _aware_problems(config: Any) -> list[str]:
     problems = []
+    comparing = {
+        "policy_share adaptive": config.policy_share == "adaptive",
+        "teacher.while_ahead": config.teacher is not None and config.teacher.while_ahead,
+    }
     if config.policy_fraction == 0:
         asked = {
             "policy_share": config.policy_share != "constant",
@@ -190,7 +194,7 @@ def _aware_problems(config: Any) -> list[str]:
             "aware_positives_only": config.aware_positives_only,
             "aware_weighting": config.aware_weighting != "none",
             "reliance_every": config.reliance_every > 0,
-            "teacher.while_ahead": config.teacher is not None and config.teacher.while_ahead,
+            "teacher.while_ahead": comparing["teacher.while_ahead"],
         }
         problems += [
             f"{key} is about policy-aware completions, and policy_fraction 0 leaves none; raise "
@@ -205,9 +209,6 @@ def _aware_problems(config: Any) -> list[str]:
             f"policy_share_end {config.policy_share_end:g} is above policy_fraction "
             f"{config.policy_fraction:g}, where the share starts; lower it"
         )
-    ahead = config.teacher is not None and config.teacher.while_ahead
-    comparing = {"policy_share adaptive": config.policy_share == "adaptive",
-                 "teacher.while_ahead": ahead}  # fmt: skip
     if not any(comparing.values()) and config.adaptive != AdaptiveShare():
         problems.append(
             "adaptive belongs to policy_share adaptive and teacher.while_ahead; set one or drop it"

@@ -192,16 +192,16 @@ def attend(
     top, norm, out = _part(queries, key, value, None)  # [R, kv, n, 1] and [R, kv, n, D]
     for (keys, values), readers in zip(layer.segments, cache.readers, strict=True):
         found = _segment(queries, keys, values, readers)
-        rows_of, real = readers.rows, readers.real
-        if real is not None:
-            found = tuple(part[real] for part in found)
+        if readers.real is not None:
+            found = tuple(part[readers.real] for part in found)
         added_top, added_norm, added_out = found
-        before = top[rows_of]
+        places = readers.rows
+        before = top[places]
         both = torch.maximum(before, added_top)
         old, new = (before - both).exp(), (added_top - both).exp()
-        norm.index_copy_(0, rows_of, norm[rows_of] * old + added_norm * new)
-        out.index_copy_(0, rows_of, out[rows_of] * old + added_out * new)
-        top.index_copy_(0, rows_of, both)
+        norm.index_copy_(0, places, norm[places] * old + added_norm * new)
+        out.index_copy_(0, places, out[places] * old + added_out * new)
+        top.index_copy_(0, places, both)
     attended = (out / norm).to(query.dtype)
     return attended.reshape(rows, 1, heads, width), None
 

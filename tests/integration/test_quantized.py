@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 import transformers
 
 from tests import tiny_models
+from tests.adapters import learned_adapter
 from tests.rl_cases import by_length, rl_config
 from trimpi.batch import collate, encode_text
-from trimpi.model import load_model, load_processor, lora_config, read_lineage
+from trimpi.model import load_model, load_processor, read_lineage
 from trimpi.quantization import prepare_quantized
 from trimpi.recipe import CptConfig, LoraConfig, ModelConfig, SftConfig
 from trimpi.runs import read_json, read_metrics
@@ -158,24 +158,28 @@ def hand_off_peak(base: str, data: str, output: str) -> None:
     batch = collate(processor, [encode_text(processor, prompt)])
     model = load_model(base, config)
     prepare_quantized(model)
-    wrapped = peft.get_peft_model(model, lora_config(model, LoraConfig()))
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    merging: list[int] = []
+    wrapped = learned_adapter(model, std=0.02)
+    merging, peaks = [], []
 
     def merge(*arguments: Any) -> None:
+        peaks.append(resident("VmHWM"))
+        start_peak()  # what was let go before belongs to the whole alone
         before = resident("VmRSS")
         merge_shards(*arguments, shard_bytes=4 * 2**20)
         merging.append(resident("VmHWM") - before)
 
     finish.merge_shards = merge  # type: ignore[assignment]
     lineage = read_lineage(base)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start_peak()
     before = resident("VmRSS")
     finish._merge_into_dense(wrapped, inputs, processor, batch, Path(output) / "model", lineage)
     size = sum(file.stat().st_size for file in weight_files(Path(base)))
-    print(json.dumps([size, *merging, resident("VmHWM") - before]))
+    print(json.dumps([size, *merging, max(*peaks, resident("VmHWM")) - before]))
+
+
+def start_peak() -> None:
+    """Let `VmHWM` start anew from what is in memory now."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident(key: str) -> int:

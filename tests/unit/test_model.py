@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.adapters import learned_adapter
 from trimpi.adapter import logits_of
 from trimpi.batch import collate, encode_prompt, encode_text
 from trimpi.errors import UserError
@@ -193,10 +194,7 @@ def test_a_merged_adapter_is_the_same_model_and_a_wrong_one_is_noticed(
 ) -> None:
     model, processor = load_model(qwen, qwen_config), load_processor(qwen, qwen_config)
     torch.manual_seed(1)
-    wrapped = peft.get_peft_model(model, lora_config(model, LoraConfig()))
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+    wrapped = learned_adapter(model)
     rows = [encode_text(processor, build_messages(s, None)) for s in data.read("test")[:2]]
     batch = collate(processor, rows)
     expected = logits_of(wrapped, batch)

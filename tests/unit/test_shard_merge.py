@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_models
-from trimpi.adapter import lora_config
+from tests.adapters import learned_adapter
 from trimpi.errors import UserError
 from trimpi.model import check_adapter, load_config, load_model, skeleton
 from trimpi.recipe import LoraConfig, ModelConfig
@@ -26,14 +26,10 @@ def in_shards(folder: Path, out: Path, size: str = "60KB") -> Path:
     return out
 
 
-def adapted(folder: Path, part: str) -> torch.nn.Module:
+def adapted(folder: Path, part: str) -> Any:
     model = load_model(folder, ModelConfig(path=str(folder)))
     torch.manual_seed(1)
-    wrapped = peft.get_peft_model(model, lora_config(model, LoraConfig(target_modules=part)))
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return wrapped
+    return learned_adapter(model, LoraConfig(target_modules=part))
 
 
 def contents(folder: Path) -> dict[str, torch.Tensor]:

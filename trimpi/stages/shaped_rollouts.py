@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trimpi.recipe_rl import Teacher
 from trimpi.stages.advantages import (
     beta_parameters,
     mean_of_parts,
@@ -93,12 +94,7 @@ class ShapedRolloutTrainer(Throughput, ChosenRolloutTrainer):
     def _weigh_tokens(self, output: dict[str, Any]) -> None:
         """Importance weights of aware rows, the teacher on free ones; logs what both need."""
         config, batch = self.config, self.rollout_batch
-        weighs, teacher = config.aware_weighting == "importance", config.teacher
-        trust = self.share.trust() if teacher is not None and teacher.while_ahead else 1.0
-        if teacher is not None and teacher.while_ahead:
-            self._metrics["train"]["rollout/teacher/weight"].append(teacher.weight * trust)
-        if not trust:
-            teacher = None
+        weighs, teacher = config.aware_weighting == "importance", self._followed()
         measures = config.reliance_every > 0 and batch % config.reliance_every == 0
         aware, mask = output["is_aware"], output["completion_mask"]
         asked = torch.zeros_like(aware)
@@ -136,12 +132,21 @@ class ShapedRolloutTrainer(Throughput, ChosenRolloutTrainer):
             self._log("rollout/importance/capped", capped.float(), half)
         if teacher is not None:
             other = (~aware).unsqueeze(1) * mask
-            pull = teacher_advantages(free, full, teacher.weight * trust, teacher.kl_clip)
+            pull = teacher_advantages(free, full, teacher.weight, teacher.kl_clip)
             advantages = advantages + pull * other
             self._log("rollout/teacher/kl", free - full, other)
             clipped = (free - full).abs() > teacher.kl_clip
             self._log("rollout/teacher/clipped", clipped.float(), other)
         output["advantages"] = advantages
+
+    def _followed(self) -> Teacher | None:
+        """The teacher with its weight in this batch; None where there is none to follow."""
+        teacher = self.config.teacher
+        if teacher is None or not teacher.while_ahead:
+            return teacher
+        weight = teacher.weight * self.share.trust()
+        self._metrics["train"]["rollout/teacher/weight"].append(weight)
+        return teacher.model_copy(update={"weight": weight}) if weight else None
 
     def _log(self, name: str, values: Tensor, mask: Tensor) -> None:
         mean = WeightedMean()
