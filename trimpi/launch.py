@@ -1,6 +1,7 @@
 """One stage: in this process, or over several devices as `LAUNCHER -m trimpi.launch JOB.json`."""
 
 import gc
+import os
 import shlex
 import subprocess
 import sys
@@ -13,13 +14,16 @@ from pydantic import TypeAdapter
 from trimpi.disk import disk_faults_named
 from trimpi.errors import UserError
 from trimpi.graders import make_grader
-from trimpi.parallel import launch_command, parallel_problems
+from trimpi.parallel import launch_command, parallel_problems, plain_command
 from trimpi.quiet import quiet
 from trimpi.recipe import AnyStage, ModelConfig, Recipe, StageConfig, TrainingConfig
 from trimpi.resolve import resolve_callable
-from trimpi.runs import read_json, write_json
+from trimpi.runs import read_json, write_json, write_text
 from trimpi.sample import DataFolder
 from trimpi.trackers import Tracking, tracked, tracking_of
+
+FAULT = "fault-{}.txt"
+"""File of a stage folder: why a process of it ended, by rank."""
 
 
 def run_stage(
@@ -68,15 +72,21 @@ def run_stage(
         raise UserError.join(problems)
     file = output / "job.json"
     write_json(file, job)
-    default = f"torchrun --standalone --nproc-per-node {recipe.devices}"
-    start = shlex.split(recipe.launcher or default)
+    for old in output.glob(FAULT.format("*")):
+        old.unlink()
     if recipe.parallel is not None:
         start = launch_command(recipe.parallel, recipe.devices)
+    elif recipe.launcher is not None:
+        start = shlex.split(recipe.launcher)
+    else:
+        start = plain_command(recipe.devices)
     command = [*start, "-m", "trimpi.launch", str(file)]
     try:
         code = subprocess.run(command, check=False).returncode
     except FileNotFoundError:
         raise UserError(f"launcher: no command {command[0]!r}; install it or change it") from None
+    if faults := _faults(output):
+        raise UserError.join(faults)
     if code in (-9, 137):
         raise UserError(
             f"{output}: the stage's processes were killed, most likely because memory ran out; "
@@ -126,12 +136,39 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-if __name__ == "__main__":
-    content = read_json(Path(sys.argv[1]))
-    if content is None:
-        sys.exit(f"{sys.argv[1]}: no such job file")
+def _faults(output: Path) -> list[str]:
+    """What the processes of a stage have left as their last words, each once."""
+    return list(dict.fromkeys(file.read_text() for file in sorted(output.glob(FAULT.format("*")))))
+
+
+def work(file: Path) -> int:
+    """One of a stage's processes; its fault goes to a file, for whoever started them to tell.
+
+    Returns:
+        The exit code.
+    """
+    job = read_json(file)
+    if job is None:
+        print(f"{file}: no such job file", file=sys.stderr)
+        return 2
+    output = Path(job["output"])
     try:
-        run_job(content)
-    except UserError as problem:
-        print(problem, file=sys.stderr)
-        sys.exit(2)
+        run_job(job)
+    except UserError as fault:
+        try:
+            write_text(output / FAULT.format(os.environ.get("RANK", "0")), str(fault))
+        except OSError:  # the disk may be what is at fault
+            print(fault, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        # Where another process has said why it ends, a broken connection to it is no news.
+        if not _faults(output):
+            raise
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(work(Path(sys.argv[1])))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,6 +251,33 @@ def test_a_saved_model_that_is_not_the_trained_one_stops_the_stage(
     assert model_digest(sft.run(config, inputs)) == reference
     stage = json.loads((inputs.output / "stage.json").read_text())
     assert stage["resumed_from"] == "checkpoint-3" and stage["steps"] == 3
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_killed_after_the_last_update_under_deepspeed(
+    lora: Any, inputs: StageInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to train: the checkpoint's weights are handed on, not those that entered."""
+    from trimpi.stages import finish, supervised
+
+    def kill(*arguments: Any) -> None:
+        raise Killed
+
+    config = settings(max_steps=2, save_steps=1, lora=lora)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(finish, "save_model", kill)
+        sft.run(config, inputs)
+    plain = moved(inputs, output=inputs.output.with_name("plain"))
+    shutil.copytree(inputs.output, plain.output)
+    reference = model_digest(sft.run(config, plain))
+    train_on = supervised.train_on
+
+    def under_deepspeed(trainer: Any, *arguments: Any) -> int:
+        trainer.is_deepspeed_enabled = True
+        return train_on(trainer, *arguments)
+
+    monkeypatch.setattr(supervised, "train_on", under_deepspeed)
+    assert model_digest(sft.run(config, inputs)) == reference != model_digest(inputs.model)
 
 
 def test_quantization_without_bitsandbytes_is_refused_before_anything_is_loaded(

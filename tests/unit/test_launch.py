@@ -1,6 +1,8 @@
 """A stage in processes of its own: the job goes over in a file, faults come back as one line."""
 
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,50 @@ def test_a_fault_in_a_launched_stage(
     recipe: Recipe, qwen: Path, data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (data.root / "train_cot.jsonl").unlink()
-    with pytest.raises(UserError, match="the stage's processes ended with code 2"):
-        run_stage(recipe, recipe.stages["sft"], qwen, data.root, tmp_path / "out", 0)
-    said = capfd.readouterr().err
-    assert "train_cot.jsonl: no such split" in said and "Traceback" not in said
+    run = partial(run_stage, recipe, recipe.stages["sft"], qwen, data.root, tmp_path / "out", 0)
+    with pytest.raises(UserError) as caught:
+        run()
+    line = str(caught.value)
+    assert "train_cot.jsonl: no such split" in line and len(line.splitlines()) == 1
+    assert "Traceback" not in capfd.readouterr().err
+    (data.root / "train_cot.jsonl").write_text("")
+    with pytest.raises(UserError, match="the split is empty") as caught:
+        run()
+    assert "no such split" not in str(caught.value)  # what the earlier try has left
+
+
+def test_a_fault_of_two_processes_is_told_once(
+    recipe: Recipe,
+    qwen: Path,
+    data: DataFolder,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (data.root / "train_cot.jsonl").unlink()
+    two = recipe.model_copy(update={"launcher": None, "devices": 2, "parallel": "ddp"})
+    with pytest.raises(UserError) as caught:
+        run_stage(two, two.stages["sft"], qwen, data.root, tmp_path / "out", 0)
+    line = str(caught.value)
+    assert "train_cot.jsonl: no such split" in line and len(line.splitlines()) == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_one_of_two_processes_is_killed(
+    recipe: Recipe,
+    qwen: Path,
+    data: DataFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """By the kernel, say, where memory runs out: its own launcher says nothing but 1."""
+    kill = "import os\nif os.environ.get('RANK') == '1':\n    os.kill(os.getpid(), 9)\n"
+    (tmp_path / "sitecustomize.py").write_text(kill)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    two = recipe.model_copy(update={"launcher": None, "devices": 2})
+    with pytest.raises(UserError, match="were killed, most likely because memory ran out; lower"):
+        run_stage(two, two.stages["sft"], qwen, data.root, tmp_path / "out", 0)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_launcher_that_is_not_there(

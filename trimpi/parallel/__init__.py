@@ -12,6 +12,7 @@ from trimpi.recipe import ModelConfig, Recipe, RlConfig, TrainingConfig
 SHARDED = {"fsdp2": "FSDP2", "zero3": "ZeRO-3"}
 """Ways that leave no process with the whole model."""
 DEEPSPEED = ("zero2", "zero3")
+START = "trimpi.parallel.start"
 
 
 def configuration(way: str) -> Path:
@@ -21,9 +22,15 @@ def configuration(way: str) -> Path:
 
 def launch_command(way: str, devices: int) -> list[str]:
     """The command that starts a stage's processes, up to `-m module`."""
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [sys.executable, "-m", START, "accelerate"]
     command += ["--config_file", str(configuration(way)), "--num_processes", str(devices)]
     return [*command, "--main_process_port", "0"]  # any free one: seeds may train side by side
+
+
+def plain_command(devices: int) -> list[str]:
+    """The same for a recipe that names neither `parallel` nor `launcher`."""
+    command = [sys.executable, "-m", START, "torchrun", "--standalone"]
+    return [*command, "--nproc-per-node", str(devices)]
 
 
 def as_shared(recipe: Recipe, stage: TrainingConfig) -> TrainingConfig:

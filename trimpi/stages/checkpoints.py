@@ -1,7 +1,8 @@
 """Checkpoints that are known to be whole, and the log that belongs to them.
 
-A trainer writes a checkpoint file by file; a kill can leave half of one. A marker with the sizes
-of all files is written after the last file, and only a folder that matches its marker is resumed.
+A trainer writes a checkpoint file by file; a kill can leave half of one. It is written aside, gets
+a marker with the sizes of all files after the last one, and is renamed then; only a folder that
+matches its marker is resumed.
 """
 
 import json
@@ -21,6 +22,9 @@ from transformers import (
 from trimpi.runs import METRICS, read_json, read_metrics, write_json, write_text
 
 MARKER = "whole.json"
+UNFINISHED = "unfinished"
+"""Folder, beside the checkpoints, of the one that is being written."""
+CUT_OFF = "not whole, its writing was cut off"
 
 
 def resume_point(output: Path) -> Path | None:
@@ -30,8 +34,9 @@ def resume_point(output: Path) -> Path | None:
     """
     last = last_whole(output / "checkpoints")
     instead = f"goes on from {last.name}" if last else "no whole one is left, so training starts"
-    for checkpoint in _all(output / "checkpoints"):
-        if fault := _fault(checkpoint):
+    folder = output / "checkpoints"
+    for checkpoint in [*_all(folder / UNFINISHED), *_all(folder)]:
+        if fault := CUT_OFF if checkpoint.parent.name == UNFINISHED else _fault(checkpoint):
             print(f"warning: {checkpoint}: {fault}; removed, {instead}")
             shutil.rmtree(checkpoint)
     step = _step(last) if last is not None else 0
@@ -42,36 +47,50 @@ def resume_point(output: Path) -> Path | None:
 
 
 class ExactResume:
-    """Mix-in of a Trainer that resumes the weights which its checkpoint holds.
+    """Mix-in of a Trainer that writes its checkpoints aside (`CheckpointMarker` renames them), and
+    resumes the weights that they hold.
 
     transformers saves vision-language models under the key names of the hub and renames them in
     `from_pretrained`; Trainer loads them by their raw names, matches none, warns, and would go on
     from the weights that the stage started with.
     """
 
+    def _get_output_dir(self: Any, trial: Any) -> str:
+        return str(Path(super()._get_output_dir(trial)) / UNFINISHED)  # type: ignore[misc]
+
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
         own = self.model if model is None else model
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not isinstance(own, PreTrainedModel):
+        # DeepSpeed loads in its own way, and comes here only when there is no update left to make.
+        if self.is_deepspeed_enabled:
+            whole_from_here()
+        if self.is_fsdp_enabled or not isinstance(own, PreTrainedModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         saved = type(own).from_pretrained(resume_from_checkpoint, dtype=own.dtype)
         own.load_state_dict(saved.state_dict())
 
 
-def train_on(trainer: Any, checkpoint: str | None, updates: int) -> int:
+def whole_from_here() -> None:
+    """Models that are loaded from here on are whole, on this process, under ZeRO-3 too."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
+def train_on(trainer: Any, checkpoint: str | None, updates: int, ended: bool = False) -> int:
     """Run a trainer's loop from the start or from a checkpoint.
 
     Args:
         trainer: a Trainer.
         checkpoint: where to go on, None for the start.
         updates: all updates of the stage.
+        ended: whether the stage ended at this checkpoint, before all updates.
 
     Returns:
         The number of updates made in all.
     """
     done = _step(Path(checkpoint)) if checkpoint else 0
-    if checkpoint and done >= updates:
+    if checkpoint and (ended or done >= updates):
         # The loop would make one update more before it looks at its limit.
         trainer._load_from_checkpoint(checkpoint)
         return done
@@ -90,7 +109,7 @@ def mark_whole(checkpoint: Path) -> None:
 
 
 class CheckpointMarker(TrainerCallback):
-    """Marks each checkpoint once all of its files are written, and removes old ones after that.
+    """Marks and renames each checkpoint that is written, and removes old ones after that.
 
     Trainer's own `save_total_limit` removes before the new one is marked: with a limit of 1 a kill
     in between would leave none.
@@ -114,7 +133,9 @@ class CheckpointMarker(TrainerCallback):
             torch.distributed.barrier()  # every process has written the state of its draws
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir))
-            mark_whole(folder / f"checkpoint-{state.global_step}")
+            written = folder / UNFINISHED / f"checkpoint-{state.global_step}"
+            mark_whole(written)
+            written.rename(folder / written.name)
             for old in _all(folder)[: -self._keep]:
                 shutil.rmtree(old, ignore_errors=True)
 
@@ -128,7 +149,7 @@ def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None when it is whole."""
     marker = read_json(checkpoint / MARKER)
     if not isinstance(marker, dict) or not marker.get("files"):
-        return "not whole, its writing was cut off"
+        return CUT_OFF
     sizes = _sizes(checkpoint)
     for name, size in marker["files"].items():
         if name not in sizes:

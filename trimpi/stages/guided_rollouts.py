@@ -44,7 +44,7 @@ class GuidedRolloutTrainer(PolicyRolloutTrainer):
         added |= self._sample_some(free, other, places)
         graded |= self._graded(rows, added)
         drawn |= added
-        self._count_tokens(sum(len(s.prompt_ids) + len(s.completion_ids) for s in drawn.values()))
+        self._log_generated(drawn.values())
         return [Rolled(aware[row], drawn[row], graded[row]) for row in range(len(rows))]
 
     def _sample_some(

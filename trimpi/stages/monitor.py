@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from trimpi.errors import UserError
 from trimpi.runs import METRICS, read_json, write_json
+from trimpi.stages.failures import kept_checkpoint
 
 GRADIENTS = "gradients.json"
 
@@ -56,10 +57,17 @@ class MetricsLog(TrainerCallback):
 
 
 class FiniteGradients(TrainerCallback):
-    """Stops a run whose gradient is infinite or NaN, before it is applied or saved."""
+    """Stops a run whose gradient is infinite or NaN, before it is applied or saved.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    DeepSpeed keeps gradients to itself and has applied them by then; it tells their norm.
+
+    Args:
+        name: what the line begins with.
+        accelerator: the trainer's, which knows DeepSpeed's engine.
+    """
+
+    def __init__(self, name: str, accelerator: Any) -> None:
+        self._name, self._accelerator = name, accelerator
 
     def on_pre_optimizer_step(
         self,
@@ -75,10 +83,14 @@ class FiniteGradients(TrainerCallback):
             UserError: a gradient is not finite.
         """
         gradients = [_shard(p.grad) for p in model.parameters() if p.grad is not None]
-        if gradients and not all(bool(norm.isfinite()) for norm in torch._foreach_norm(gradients)):
+        norms = list(torch._foreach_norm(gradients)) if gradients else []
+        engine = getattr(self._accelerator, "deepspeed_engine_wrapped", None)
+        if engine is not None and (norm := engine.get_global_grad_norm()) is not None:
+            norms.append(torch.as_tensor(norm))
+        if not all(bool(norm.isfinite()) for norm in norms):
             raise UserError(
                 f"{self._name}: step {state.global_step + 1}: the gradient is not finite; lower "
-                "lr; what was saved before is kept"
+                f"lr; {kept_checkpoint(Path(str(args.output_dir)))}"
             )
 
 

@@ -162,13 +162,13 @@ def build_trainer(
                 CheckpointMarker(config.keep_last),
                 MetricsLog(inputs.output, config.kind),
                 GradientAudit(inputs.output),
-                FiniteGradients(config.kind),
                 *boards(inputs),
             ],
             config=config,
             shown=lambda row: build_messages(samples[row], inputs.data.policy_of(samples[row])),
         )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(FiniteGradients(config.kind, trainer.accelerator))
     if config.validation is not None:
         trainer.add_callback(validation_curve(config, inputs, trainer))
     adapters_in_float32(trainer.model)

@@ -13,7 +13,7 @@ runs.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,9 @@ from trimpi.stages.vllm_engine import (
     log_sampling,
     watch_engine,
 )
+
+GENERATED = "rollout/tokens_generated"
+"""Name in the log: tokens that a draw of rollouts reads and writes."""
 
 _PRIVATE: dict[str, tuple[str, ...]] = {
     "_generate": ("prompts",),
@@ -158,13 +161,17 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training, self.last_rows = self.model.training, inputs
         inputs = with_pictures(inputs)
+        seen = self.state.num_input_tokens_seen
         if training and self.generates_itself():
             self._with_policy = [row.get("prompt_with_policy", []) for row in self.last_rows]
         try:
             output = dict(super()._generate_and_score_completions(inputs))
         finally:
             self._with_policy = None
+        # TRL counts the tokens that it generates from and to; what counts here is trained on.
+        self.state.num_input_tokens_seen = seen
         if training:
+            self._count_tokens(output)
             self.log_rollout(output, self.aware_rows(len(inputs)))
             places = [row["row"] for row in inputs]
             output["place"] = torch.tensor(places, device=output["is_aware"].device)
@@ -212,7 +219,7 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         with awake(self):
             sampled = self._sample(*halves)
         rows = [sampled[row] for row in range(len(prompts))]
-        self._count_tokens(sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows))
+        self._log_generated(rows)
         return rows
 
     def _sample(self, *halves: Half) -> dict[int, Sampled]:
@@ -306,10 +313,19 @@ class PolicyRolloutTrainer(ObservedGRPOTrainer):
         """How many adjacent rows share a prompt; 1 where groups are split between processes."""
         return in_group if rows % self.num_generations == 0 else 1
 
-    def _count_tokens(self, tokens: int) -> None:
-        count = torch.tensor(tokens, device=self.accelerator.device)
+    def _count_tokens(self, output: dict[str, Any]) -> None:
+        """Count the tokens that updates on this batch read, of all processes."""
+        count = (output["prompt_mask"].sum() + output["completion_mask"].sum()).long()
+        count *= 0 if self.as_given else self.num_iterations
         self.state.num_input_tokens_seen += int(self.accelerator.reduce(count, reduction="sum"))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+
+    def _log_generated(self, rows: Iterable[Sampled]) -> None:
+        """Log the tokens of prompts, once a completion, and completions; all processes."""
+        tokens = sum(len(row.prompt_ids) + len(row.completion_ids) for row in rows)
+        count = torch.tensor(tokens, device=self.accelerator.device)
+        count = self.accelerator.reduce(count, reduction="sum")
+        self._metrics["train"][GENERATED].append(float(count))
 
 
 @contextmanager

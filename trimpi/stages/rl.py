@@ -39,7 +39,7 @@ from trimpi.recipe import RlConfig, RolloutConfig
 from trimpi.runs import STAGE, read_json, write_json
 from trimpi.sample import Sample
 from trimpi.stages.board import boards
-from trimpi.stages.checkpoints import CheckpointMarker, resume_point
+from trimpi.stages.checkpoints import CheckpointMarker, resume_point, train_on
 from trimpi.stages.failures import row_names
 from trimpi.stages.finish import finish_stage, free_memory
 from trimpi.stages.inputs import StageInputs
@@ -243,13 +243,13 @@ def build_trainer(
                 CheckpointMarker(config.keep_last),
                 MetricsLog(inputs.output, config.kind),
                 GradientAudit(inputs.output),
-                FiniteGradients(config.kind),
                 *boards(inputs),
             ],
             config=config,
             source=prompt_source([samples[row] for row in order], config, inputs.seed),
         )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(FiniteGradients(config.kind, trainer.accelerator))
     if config.validation is not None:
         trainer.add_callback(validation_curve(config, inputs, trainer))
     model.config._name_or_path = locate(inputs.model)
@@ -296,13 +296,8 @@ def check_rollouts(
 
 def train(trainer: ShapedRolloutTrainer, checkpoint: str, updates: int) -> int:
     """Run TRL's loop from the start or from a checkpoint; returns the updates made in all."""
-    done = int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0
-    if checkpoint and (trainer.restore_choice(checkpoint) or done >= updates):
-        # The loop would make one update more before it looks at its limit.
-        trainer._load_from_checkpoint(checkpoint)
-        return done
-    trainer.train(resume_from_checkpoint=checkpoint or None)
-    return int(trainer.state.global_step)
+    ended = bool(checkpoint) and trainer.restore_choice(checkpoint)
+    return train_on(trainer, checkpoint or None, updates, ended)
 
 
 def shared(text: str) -> str:

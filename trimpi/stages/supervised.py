@@ -224,11 +224,11 @@ def run_supervised(
             CheckpointMarker(config.keep_last),
             MetricsLog(inputs.output, config.kind),
             GradientAudit(inputs.output),
-            FiniteGradients(config.kind),
             *boards(inputs),
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(FiniteGradients(config.kind, trainer.accelerator))
     trainer.stage, trainer.names, trainer.blanks = config.kind, names, len(blanks)
     adapters_in_float32(trainer.model)
     if encode_epoch is not None:

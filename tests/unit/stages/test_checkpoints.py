@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from trimpi.recipe import RlConfig, SftConfig
-from trimpi.stages.checkpoints import CheckpointMarker, mark_whole, resume_point
+from trimpi.stages.checkpoints import UNFINISHED, CheckpointMarker, mark_whole, resume_point
 
 FILES = ("model.safetensors", "optimizer.pt", "trainer_state.json")
 
@@ -57,13 +57,16 @@ def test_the_one_before_outlives_the_writing_of_the_next(keep: int, tmp_path: Pa
     names: list[str] = []
     for step in (8, 9, 10, 11):
         saved(tmp_path, step, whole=False)  # as the trainer leaves it before the marker
+        aside = tmp_path / "checkpoints" / UNFINISHED
+        aside.mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").rename(aside / f"checkpoint-{step}")
         there = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-        assert there == {*names[-keep:], f"checkpoint-{step}"}
+        assert there == {*names[-keep:], UNFINISHED}
         state: Any = SimpleNamespace(is_world_process_zero=True, global_step=step)
         marker.on_save(arguments, state, None)  # type: ignore[arg-type]
         names.append(f"checkpoint-{step}")
         there = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-        assert there == set(names[-keep:])
+        assert there == {*names[-keep:], UNFINISHED} and not list(aside.iterdir())
 
 
 @pytest.mark.parametrize("kind", [SftConfig, RlConfig])

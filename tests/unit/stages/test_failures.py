@@ -18,6 +18,7 @@ from trimpi.recipe import LoraConfig, ModelConfig, Recipe, RlConfig, SftConfig
 from trimpi.sample import DataFolder
 from trimpi.schedule import plan_schedule
 from trimpi.stages import rl, sft
+from trimpi.stages.checkpoints import UNFINISHED
 from trimpi.stages.failures import (
     check_loss,
     is_out_of_memory,
@@ -146,7 +147,7 @@ def test_a_disk_that_fills_up_in_a_stage(
     assert "; a checkpoint takes " in line and "; checkpoint-1 is kept, " in line
     if place == "model":
         return
-    assert (inputs.output / "checkpoints" / "checkpoint-2").is_dir()  # half of it
+    assert (inputs.output / "checkpoints" / UNFINISHED / "checkpoint-2").is_dir()  # half of it
     run_job(job_of(config, inputs))
     assert "checkpoint-2: not whole, its writing was cut off; removed" in capsys.readouterr().out
     stage = json.loads((inputs.output / "stage.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,12 @@ def model() -> nn.Module:
 
 def step(callback: Any, model: nn.Module, a: float, b: float) -> None:
     model.a.grad, model.b.grad = torch.tensor([0.0, a]), torch.tensor([b, 0.0])
-    callback.on_pre_optimizer_step(None, State(), None, model=model)
+    told(callback, model)
+
+
+def told(callback: Any, model: nn.Module) -> None:
+    arguments = SimpleNamespace(output_dir="nowhere")
+    callback.on_pre_optimizer_step(arguments, State(), None, model=model)
 
 
 def test_silent_steps_are_not_counted_after_a_first_signal(
@@ -55,7 +61,20 @@ def test_a_tensor_without_gradient_in_steps_with_signal_is_named(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_stops_any_stage(model: nn.Module, value: float) -> None:
-    callback = FiniteGradients("cpt")
+    callback = FiniteGradients("cpt", SimpleNamespace())
     step(callback, model, 1.0, 1.0)
-    with pytest.raises(UserError, match="cpt: step 7: the gradient is not finite; lower lr"):
+    line = "cpt: step 7: the gradient is not finite; lower lr; there is no checkpoint yet"
+    with pytest.raises(UserError, match=line):
         step(callback, model, 1.0, value)
+
+
+def test_a_norm_that_deepspeed_alone_knows_stops_too(model: nn.Module) -> None:
+    norm: float | None = None
+    engine = SimpleNamespace(get_global_grad_norm=lambda: norm)
+    callback = FiniteGradients("cpt", SimpleNamespace(deepspeed_engine_wrapped=engine))
+    told(callback, model)
+    norm = 1.5
+    told(callback, model)
+    norm = float("nan")
+    with pytest.raises(UserError, match="cpt: step 7: the gradient is not finite"):
+        told(callback, model)
