@@ -27,7 +27,7 @@ from transformers import Qwen2_5_VLConfig
 
 from datasets_builders.clevr import builder as clevr
 from datasets_builders.gta import builder as gta
-from trimpi.memory import ModelSize, estimate, read_size
+from trimpi.memory import GIB, ModelSize, estimate, read_size
 from trimpi.policy import ImagePart
 from trimpi.prompt import INSTRUCTION, render_target
 from trimpi.recipe import DistillConfig, OnPolicyDistillConfig, Recipe, RlConfig
@@ -40,7 +40,7 @@ PRETOKEN = re.compile(r"[^\r\n\w]?[A-Za-z]+|\d| ?[^\s\w]+[\r\n]*|\s*[\r\n]+|\s+"
 PICTURE, TEMPLATE, PATCHES_PER_TOKEN = 187, 30, 4
 FLOPS = 0.35 * 989e12
 TOKENS_A_SECOND = {"3B": 8000, "7B": 4000}
-VLLM_GIB = 80
+CARD_GIB = 80
 
 TEXT = {
     "3B": {
@@ -171,9 +171,8 @@ def lines_of(recipe: Recipe) -> list[str]:
             trained = schedule.updates * stage.batch_size * mean_length
             cost = 8 if stage.lora is None else 6
             seconds = passes(size, trained, cost) / recipe.devices
-        memory = estimate(size, recipe.model, stage, training, generation, recipe.devices)["total"]
-        if stage.trainer.get("use_vllm"):
-            memory += VLLM_GIB * stage.trainer["vllm_gpu_memory_utilization"]
+        sizes = (training, generation, recipe.devices)
+        memory = estimate(size, recipe.model, stage, *sizes, card=CARD_GIB * GIB)["total"]
         lines.append(
             f"{stage_name}: {schedule.updates} updates, about {memory:.0f} GiB per GPU, "
             f"{_duration(seconds)} on {recipe.devices} x H100"

@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read, and what to say of a mistyped name."""
+"""The one error that a user is meant to read, what to say of a mistyped name, lack of memory."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,6 +15,18 @@ class UserError(Exception):
     def join(cls, problems: list[str]) -> "UserError":
         """One error out of several problem lines."""
         return cls("\n".join(problems))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had; CPUs and cuBLAS say it in words alone."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in said
+        for words in (
+            *("out of memory", "can't allocate memory", "not enough memory"),
+            "cublas_status_alloc_failed",
+        )
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ class StagePlan:
     training_tokens: int = 0
     generation_tokens: int = 0
     image_tokens: int = 0
+    policies: int | None = None
     memory: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from trimpi.batch import Encoded, collate, encode_text, turn_of
-from trimpi.errors import UserError
+from trimpi.errors import UserError, is_out_of_memory
 from trimpi.processor import visual_token_ids
 from trimpi.prompt import Message
 
@@ -69,7 +69,8 @@ class TransformersGenerator:
         """Answer prompts; `seed` fixes the draws and leaves the global random state alone.
 
         Raises:
-            UserError: a picture cannot be read, or a prompt leaves no room in the context.
+            UserError: a picture cannot be read, a prompt leaves no room in the context, or memory
+                runs out.
         """
         rows = [encode_text(self._processor, messages) for messages in prompts]
         self._check_lengths(rows, max_new_tokens)
@@ -93,7 +94,16 @@ class TransformersGenerator:
         inputs = collate(self._processor, rows, side="left")
         del inputs["labels"]
         length = inputs["input_ids"].shape[1]
-        ids = self._model.generate(**to_model(inputs, self._model), generation_config=config)
+        try:
+            ids = self._model.generate(**to_model(inputs, self._model), generation_config=config)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"out of memory while generating for {len(rows)} prompts of up to {length} tokens "
+                f"at a time, with max_new_tokens {config.max_new_tokens}; lower the batch size or "
+                "max_new_tokens, set model.max_pixels, or set model.quantization: nf4"
+            ) from None
         return [self._read(row) for row in ids[:, length:].tolist()]
 
     def _read(self, ids: list[int]) -> Generated:

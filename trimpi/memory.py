@@ -7,8 +7,9 @@ layers), and under gradient checkpointing one hidden vector a layer and one whol
 
 Logits are never whole: TRL's output head works in tiles of 4096 tokens and 32768 words, with the
 gradients of hidden states, and of the head where it is trained, summed in float32 beside it.
-Rollouts hold keys and values of all sequences, and their prefill one layer's vectors. The
-allocator's fragmentation and CUDA's own memory are left out: leave a tenth and 1 GiB.
+Rollouts hold keys and values of their completions and, once each, of their prompts; with
+`generation: plain` of all sequences. A prefill holds one layer's vectors. The allocator's
+fragmentation and CUDA's own memory are left out: leave a tenth and 1 GiB.
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ KEPT_HIDDEN, KEPT_MLP = 9, 4
 """Vectors of the hidden and of the MLP's width that a layer keeps per token for its backward."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
 """Tile of logits of TRL's fused output head (trl 1.16, `ChunkedLogProbFunction`)."""
+VLLM_SHARE = 0.3
+"""Share of the device that TRL lets a colocated vLLM take where a recipe does not say."""
 TILE_COPIES = 7
 """Copies of a tile in its backward pass without Triton (`_backward_tile`, measured)."""
 
@@ -117,6 +120,9 @@ def estimate(
     devices: int,
     image_tokens: int = 0,
     triton: bool = True,
+    *,
+    policies: int | None = None,
+    card: float = 0.0,
 ) -> dict[str, float]:
     """GiB per device by part, and their `total`.
 
@@ -131,6 +137,8 @@ def estimate(
         devices: processes; they share weights, gradients and moments only under `trainer.fsdp`.
         image_tokens: visual tokens of the longest training sequence.
         triton: False on a CPU, where TRL's output head makes float32 copies of its tile.
+        policies: different policies among the rows; None counts one for each prompt.
+        card: bytes of the device, of which vLLM takes its share; 0 leaves vLLM out.
     """
     width = BYTES.get(_dtype(size, model, config), 4)
     shards = devices if config.trainer.get("fsdp") else 1
@@ -163,19 +171,27 @@ def estimate(
         # Tiles of both models' logits in float32, and the teacher's pass over the whole prompt.
         tile = min(training_tokens * config.micro_batch_size, TILE_TOKENS)
         training["logits"] += 2 * 4 * tile * min(TILE_WORDS, size.vocabulary)
-        read = generation_tokens * config.micro_batch_size
-        training["teacher's pass"] = read * (3 * size.hidden + 2 * size.mlp) * narrow
-    if isinstance(config, RolloutConfig) and not config.trainer.get("use_vllm"):
-        # In distillation the teacher alone sees the policy.
-        longest = generation_tokens if isinstance(config, RlConfig) else training_tokens
-        tokens = config.rollouts / devices * longest
-        generating = _generating_parts(size, tokens, narrow)
+        whole = generation_tokens * config.micro_batch_size
+        training["teacher's pass"] = whole * (3 * size.hidden + 2 * size.mlp) * narrow
+    if isinstance(config, RolloutConfig):
+        generating: dict[str, float] = {}
+        if not config.trainer.get("use_vllm"):
+            kept, read = _rollout_tokens(
+                config, training_tokens, generation_tokens, devices, policies
+            )
+            generating = _generating_parts(size, kept, read, narrow)
+        elif config.trainer.get("vllm_mode", "colocate") == "colocate":
+            engine = card * config.trainer.get("vllm_gpu_memory_utilization", VLLM_SHARE)
+            if config.trainer.get("vllm_enable_sleep_mode"):
+                generating = {"vllm": engine}
+            else:
+                parts["vllm"] = engine
         if sum(generating.values()) > sum(training.values()):
             training = generating
     if isinstance(config, DistillConfig):
         # It generates before it trains: whichever takes more counts.
-        tokens = config.generation_batch_size * generation_tokens
-        generating = _generating_parts(size, tokens, narrow)
+        asked = config.generation_batch_size * generation_tokens
+        generating = _generating_parts(size, asked, asked, narrow)
         if sum(generating.values()) > sum((parts | training).values()) - parts["weights"]:
             parts, training = {"weights": parts["weights"]}, generating
     found = {name: value / GIB for name, value in (parts | training).items() if value}
@@ -231,11 +247,29 @@ def _logits(
     return tile + tokens * size.hidden * 4 + head
 
 
-def _generating_parts(size: ModelSize, tokens: float, narrow: int) -> dict[str, float]:
-    """Bytes of keys and values of so many tokens, and of one layer of their prefill."""
+def _rollout_tokens(
+    config: RolloutConfig, training: int, generation: int, devices: int, policies: int | None
+) -> tuple[float, float]:
+    """Tokens of a device's rollouts whose keys and values are kept, and that are read at once."""
+    # In distillation the teacher alone sees the policy.
+    longest = generation if isinstance(config, RlConfig) else training
+    rows = config.rollouts / devices
+    if isinstance(config, RlConfig) and config.generation == "plain":
+        return rows * longest, rows * longest
+    prompts = config.prompts_per_step / devices
+    free = training - config.max_new_tokens
+    policy = longest - training
+    views = 2 if policy else 1
+    known = prompts if policies is None else min(policies, prompts)
+    kept = rows * config.max_new_tokens + views * prompts * free + known * policy
+    return kept, config.micro_batch_size * (free + policy)
+
+
+def _generating_parts(size: ModelSize, kept: float, read: float, narrow: int) -> dict[str, float]:
+    """Bytes of keys and values of so many tokens, and of one layer of a prefill of so many."""
     return {
-        "cache": tokens * size.cache_per_token * narrow,
-        "prefill": tokens * (3 * size.hidden + 2 * size.mlp) * narrow,
+        "cache": kept * size.cache_per_token * narrow,
+        "prefill": read * (3 * size.hidden + 2 * size.mlp) * narrow,
     }
 
 

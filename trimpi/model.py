@@ -19,7 +19,7 @@ from trimpi.quantization import (
     default_device,
     keep_weights_as_loaded,
 )
-from trimpi.recipe import LoraConfig, ModelConfig
+from trimpi.recipe import LoraConfig, ModelConfig, Recipe
 from trimpi.runs import model_digest, write_json
 from trimpi.shard_merge import check_mergeable, weight_files
 
@@ -123,6 +123,22 @@ def check_adapter(path: str | Path, config: ModelConfig, lora: LoraConfig | None
     folder = Path(locate(path))
     if config.quantization != "none" and folder.is_dir() and weight_files(folder)[0].is_file():
         check_mergeable(folder, network, target)
+
+
+def check_adapters(recipe: Recipe, model: Path) -> None:
+    """`check_adapter` for all stages, before the first of them is trained.
+
+    Raises:
+        UserError: one line a stage that names what is wrong.
+    """
+    problems = []
+    for name, stage in recipe.trained.items():
+        try:
+            check_adapter(model, recipe.model, stage.lora)
+        except UserError as error:
+            problems.append(f"stages.{name}.{error}")
+    if problems:
+        raise UserError.join(problems)
 
 
 def context_limit(config: Any) -> int | None:

@@ -74,6 +74,7 @@ def run_recipe(
             _open_folders(task, seed)
         skills = None if task.skills is None else DataFolder(task.skills)
         replay = None if task.replay is None else DataFolder(task.replay)
+        resolve_callable("trimpi.model:check_adapters", "model")(recipe, task.model)
         check = resolve_callable("trimpi.context:check_context", "model")
         check(recipe, task.model, DataFolder(task.data), skills, replay)
         write_text(run / "recipe.yaml", dump_recipe(recipe))

@@ -5,7 +5,7 @@ no weights are loaded, and the device need not be here.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ CARDS = {
 }  # fmt: skip
 """Memory of cards in GiB, as their drivers report it."""
 UNITS = {"gb": 1e9, "gib": GIB, "g": 1e9, "mb": 1e6, "mib": 2**20}
+QUANTIZED = "model.quantization"
 SHARE, OWN = 0.9, 1.0
 """Of a card, CUDA and the libraries take about 1 GiB, and fragments a tenth of the rest."""
 
@@ -94,10 +95,12 @@ def plan_recipe(recipe: Recipe, run: Path, memory: float) -> tuple[Findings, lis
         raise UserError.join(found.unchecked)
     size = read_size(locate(recipe.model, weights=False))
     usable = max(memory / GIB - OWN, 0) * SHARE
-    return found, [_verdict(recipe, plan, size, usable) for plan in found.stages]
+    return found, [_verdict(recipe, plan, size, usable, memory) for plan in found.stages]
 
 
-def _verdict(recipe: Recipe, plan: StagePlan, size: ModelSize, usable: float) -> Verdict:
+def _verdict(
+    recipe: Recipe, plan: StagePlan, size: ModelSize, usable: float, card: float
+) -> Verdict:
     # A GPU trains in bfloat16 unless the recipe says otherwise.
     config = recipe.trained[plan.name]
     if config.bf16 is None:
@@ -112,6 +115,8 @@ def _verdict(recipe: Recipe, plan: StagePlan, size: ModelSize, usable: float) ->
             plan.generation_tokens,
             setup.devices,
             plan.image_tokens,
+            policies=plan.policies,
+            card=card,
         )
 
     start = Setup(recipe.model, as_shared(recipe, config), recipe.devices)
@@ -119,19 +124,32 @@ def _verdict(recipe: Recipe, plan: StagePlan, size: ModelSize, usable: float) ->
     if memory["total"] <= usable:
         return Verdict(plan, memory, usable)
     options = [Option(name, needed(setup)["total"]) for name, setup in _changes(start)]
-    together = None
-    if not any(option.total <= usable for option in options):
-        setup, names = start, []
-        while together is None:
-            step = next((c for c in _changes(setup) if c[0].split(":")[0] not in names), None)
-            if step is None:
-                break
-            names.append(step[0].split(":")[0])
-            setup = step[1]
-            total = needed(setup)["total"]
-            if total <= usable:
-                together = Option(_described(start, setup), total)
-    return Verdict(plan, memory, usable, options, together)
+    if any(option.total <= usable for option in options):
+        return Verdict(plan, memory, usable, options)
+    fits = (_together(start, needed, usable, left_out) for left_out in ("", QUANTIZED))
+    return Verdict(plan, memory, usable, options, next((o for o in fits if o is not None), None))
+
+
+def _together(
+    start: "Setup",
+    needed: Callable[["Setup"], dict[str, float]],
+    usable: float,
+    left_out: str,
+) -> Option | None:
+    """The first changes in order, without those to one key, that are enough; None if all are not.
+
+    A quantized base cannot be shared out, so that one of the two is to be left out.
+    """
+    setup, names = start, [left_out]
+    while True:
+        step = next((c for c in _changes(setup) if c[0].split(":")[0] not in names), None)
+        if step is None:
+            return None
+        names.append(step[0].split(":")[0])
+        setup = step[1]
+        total = needed(setup)["total"]
+        if total <= usable:
+            return Option(_described(start, setup), total)
 
 
 @dataclass(frozen=True)
@@ -165,14 +183,28 @@ def _changes(now: Setup) -> Iterator[tuple[str, Setup]]:
     if now.model.quantization == "none":
         model = now.model.model_copy(update={"quantization": "nf4"})
         adapted = config.model_copy(update={"lora": config.lora or LoraConfig()})
-        yield "model.quantization: nf4", Setup(model, adapted, now.devices)
+        yield f"{QUANTIZED}: nf4", Setup(model, adapted, now.devices)
     if isinstance(config, RolloutConfig) and not config.trainer.get("use_vllm"):
         fewer = max(1, config.prompts_per_step // 4)
         if fewer < config.prompts_per_step:
             yield stage(f"prompts_per_step: {fewer}", prompts_per_step=fewer)
+    if _colocated(config) and not config.trainer.get("vllm_enable_sleep_mode"):
+        trainer = {**config.trainer, "vllm_enable_sleep_mode": True}
+        yield stage("trainer.vllm_enable_sleep_mode: true", trainer=trainer)
     more = now.devices * 4
-    sharded = config.model_copy(update={"trainer": {**config.trainer, "fsdp": "full_shard"}})
-    yield f"devices: {more} with trainer.fsdp", Setup(now.model, sharded, more)
+    if config.trainer.get("fsdp"):
+        yield f"devices: {more}", Setup(now.model, config, more)
+    elif now.model.quantization == "none":  # packed bytes cannot be shared out
+        sharded = config.model_copy(update={"trainer": {**config.trainer, "fsdp": True}})
+        yield f"devices: {more}, parallel: fsdp2", Setup(now.model, sharded, more)
+    elif isinstance(config, RolloutConfig):  # which share out the rollouts
+        yield f"devices: {more}", Setup(now.model, config, more)
+
+
+def _colocated(config: TrainingConfig) -> bool:
+    """Whether vLLM takes its share of the same devices."""
+    mode = config.trainer.get("vllm_mode", "colocate")
+    return bool(config.trainer.get("use_vllm")) and mode == "colocate"
 
 
 def _described(start: Setup, end: Setup) -> str:
@@ -188,9 +220,13 @@ def _described(start: Setup, end: Setup) -> str:
     if after.lora != before.lora:
         names.append("lora: {r: 8}")
     if end.model.quantization != start.model.quantization:
-        names.append(f"model.quantization: {end.model.quantization}")
+        names.append(f"{QUANTIZED}: {end.model.quantization}")
+    if after.trainer.get("vllm_enable_sleep_mode") != before.trainer.get("vllm_enable_sleep_mode"):
+        names.append("trainer.vllm_enable_sleep_mode: true")
     if end.devices != start.devices:
-        names.append(f"devices: {end.devices} with trainer.fsdp")
+        names.append(f"devices: {end.devices}")
+    if after.trainer.get("fsdp") != before.trainer.get("fsdp"):
+        names.append("parallel: fsdp2")
     return ", ".join(names)
 
 

@@ -50,20 +50,17 @@ def fill_estimates(
         return
     processor = resolve_callable("trimpi.processor:load_processor", "model")(model, recipe.model)
     size = read_size(model)
-    check_adapter = resolve_callable("trimpi.model:check_adapter", "model")
-    for name, stage in recipe.trained.items():
-        with found.noting():
-            try:
-                check_adapter(model, recipe.model, stage.lora)
-            except UserError as error:
-                raise UserError(f"stages.{name}.{error}") from None
+    with found.noting():
+        resolve_callable("trimpi.model:check_adapters", "model")(recipe, model)
     long_policies = resolve_callable("trimpi.context:long_policies", "model")
     if faults := long_policies(recipe, processor, data, size.context):
         found.problems += faults
         return
     asked = {stage.split for stage in recipe.trained.values()} | {recipe.evaluation.split}
+    policies: dict[str, int] = {}
     for split in sorted(asked & set(data.splits)):
         samples = data.read(split)
+        policies[split] = len({sample.policy for sample in samples})
         step = max(1, len(samples) // LOOKED_AT)
         found.lengths[split] = measure(
             processor, data, samples[::step][:LOOKED_AT], f"{data.root / split}.jsonl: "
@@ -93,8 +90,19 @@ def fill_estimates(
         images = image_tokens(stage, found.lengths[stage.split])
         sizes = (training, generation, recipe.devices, images)
         shared = as_shared(recipe, stage)
-        memory = estimate(size, recipe.model, shared, *sizes, triton=torch.cuda.is_available())
-        plans.append(StagePlan(plan.name, plan.schedule, training, generation, images, memory))
+        gpu = torch.cuda.is_available()
+        memory = estimate(
+            size,
+            recipe.model,
+            shared,
+            *sizes,
+            triton=gpu,
+            policies=(several := policies[stage.split]),
+            card=torch.cuda.get_device_properties(0).total_memory if gpu else 0.0,
+        )
+        plans.append(
+            StagePlan(plan.name, plan.schedule, training, generation, images, several, memory)
+        )
     found.stages = plans
 
 

@@ -83,17 +83,35 @@ def test_quantized_weights_with_their_scales_and_what_stays_dense() -> None:
 
 
 def test_rl_holds_a_reference_and_the_larger_of_training_and_generation() -> None:
-    config = RlConfig(prompts_per_step=8, group_size=4)
+    config = RlConfig(prompts_per_step=8, group_size=4, max_new_tokens=3, micro_batch_size=1)
     found = estimate(SIZE, MODEL, config, 4, 512, 2)
     assert found["reference"] == 4
-    tokens = 16 * 512
-    assert found["cache"] == tokens * 1024 * 4 / GIB
-    assert found["prefill"] == tokens * (3 * 1024 + 2 * 4096) * 4 / GIB
+    # Per device 16 completions of 3 tokens, 4 prompts of 1 token in two views, 4 policies of 508.
+    assert found["cache"] == (16 * 3 + 2 * 4 + 4 * 508) * 1024 * 4 / GIB
+    assert found["prefill"] == 509 * (3 * 1024 + 2 * 4096) * 4 / GIB
+    one = estimate(SIZE, MODEL, config, 4, 512, 2, policies=1)
+    assert one["cache"] == (16 * 3 + 2 * 4 + 508) * 1024 * 4 / GIB
+    plain = config.model_copy(update={"generation": "plain"})
+    assert estimate(SIZE, MODEL, plain, 4, 512, 2)["cache"] == 16 * 512 * 1024 * 4 / GIB
     assert "activations" not in found and "logits" not in found
     trains = estimate(SIZE, MODEL, config, 2048, 8, 2)
     assert "activations" in trains and "cache" not in trains
     free = config.model_copy(update={"beta": 0.0, "trainer": {"use_vllm": True}})
     assert not {"reference", "cache"} & set(estimate(SIZE, MODEL, free, 64, 512, 2))
+
+
+def test_a_colocated_engine_takes_its_share_of_the_device() -> None:
+    asks = {"use_vllm": True, "vllm_gpu_memory_utilization": 0.25}
+    config = RlConfig(prompts_per_step=8, group_size=4, trainer=asks)
+    alone = estimate(SIZE, MODEL, config, 64, 512, 1)
+    beside = estimate(SIZE, MODEL, config, 64, 512, 1, card=80 * GIB)
+    assert "vllm" not in alone and beside["vllm"] == 20
+    assert beside["total"] == pytest.approx(alone["total"] + 20)
+    sleeps = config.model_copy(update={"trainer": {**asks, "vllm_enable_sleep_mode": True}})
+    found = estimate(SIZE, MODEL, sleeps, 64, 512, 1, card=80 * GIB)
+    assert found["vllm"] == 20 and "activations" not in found  # one or the other
+    server = config.model_copy(update={"trainer": {**asks, "vllm_mode": "server"}})
+    assert estimate(SIZE, MODEL, server, 64, 512, 1, card=80 * GIB) == alone
 
 
 def test_an_adapter_pulled_to_the_base_holds_the_base_again() -> None:

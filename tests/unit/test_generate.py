@@ -32,6 +32,21 @@ def prompts(data: DataFolder) -> list[list[Message]]:
     return [*made, [{"role": "user", "content": [{"type": "text", "text": "Which case?"}]}]]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_no_memory_is_one_line(
+    loaded: tuple[Any, Any],
+    prompts: list[list[Message]],
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(**rest: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loaded[0], "generate", full)
+    with pytest.raises(UserError, match="out of memory while generating for 2 prompts of up to "):
+        TransformersGenerator(*loaded, batch_size=2)(prompts, max_new_tokens=4)
+
+
 def greedy_by_hand(loaded: tuple[Any, Any], prompt: list[Message], steps: int) -> list[int]:
     """Decode with full forward passes, no cache, no padding."""
     from trimpi.batch import encode_prompt

@@ -57,6 +57,9 @@ def test_what_cannot_go_with_shards(qwen: Path, data: DataFolder) -> None:
     assert found[1].startswith("stages.r.kl_reference: base under LoRA needs a second model")
     assert found[2].startswith("stages.r.trainer.fsdp: parallel: fsdp2 decides")
     assert parallel_problems(recipe_of(qwen, data, parallel="ddp", model=model)) == []
+    own = {"r": {"kind": "sft", "lora": {"r": 2}, "trainer": {"fsdp": True}}}
+    found = parallel_problems(recipe_of(qwen, data, model=model, stages=own))
+    assert len(found) == 1 and "trainer.fsdp cannot shard the packed bytes of nf4" in found[0]
 
 
 def test_deepspeed_that_is_missing(

@@ -15,6 +15,7 @@ import pytest
 
 import trimpi.evaluate  # noqa: F401  whole, before a module of it is replaced
 from trimpi.errors import UserError
+from trimpi.model import check_adapters
 from trimpi.pipeline import evaluate_arm, measured, prefixes, run_recipe
 from trimpi.recipe import Recipe
 from trimpi.runs import read_json, write_json
@@ -63,6 +64,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append("report")
         return run / "report" / "report.md"
 
+    # `model_folder` has no layers.
+    monkeypatch.setattr("trimpi.model.check_adapters", lambda *args: None)
     for name, content in {
         **{f"trimpi.stages.{kind}": {"run": stage(kind)} for kind in ("cpt", "sft", "rl")},
         "trimpi.evaluate.runner": {
@@ -164,6 +167,20 @@ def test_an_evaluation_that_finds_no_space_is_one_line_and_goes_on(
     log.clear()
     run_recipe(recipe(arms={"a": ["sft"]}), run, say=[].append)
     assert log == ["0:eval cot base", "0:eval cot sft", "report"]
+
+
+def test_an_adapter_of_a_later_stage_is_looked_at_first(
+    recipe: Callable[..., Recipe],
+    log: list[str],
+    qwen: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trimpi.model.check_adapters", check_adapters)
+    stages = {"cpt": {}, "sft": {}, "rl": {"lora": {"target_modules": ["qproj"]}}}
+    with pytest.raises(UserError, match=r"^stages\.rl\.lora\.target_modules: .*qproj"):
+        run_recipe(recipe(stages=stages, model={"path": str(qwen)}), tmp_path / "run")
+    assert log == []
 
 
 def test_a_stage_that_ended_before_its_marker_is_not_run_again(

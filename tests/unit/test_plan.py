@@ -58,6 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_a_stage_fits_or_options_are_tried_in_order(data: list[str], tmp_path: Path) -> None:
     sets = [*data, "stages.cpt.micro_batch_size=16", "stages.cpt.bf16=false"]
+    adapters = [f"stages.{name}.lora={{r: 8}}" for name in STAGES]
     recipe = load_recipe(QUICK, sets)
     _, large = plan_recipe(recipe, tmp_path, 8 * GIB)
     assert [v.plan.name for v in large] == list(STAGES) and all(v.fits for v in large)
@@ -83,7 +84,7 @@ def test_a_stage_fits_or_options_are_tried_in_order(data: list[str], tmp_path: P
         "trainer.optim: adamw_8bit",
         "lora: {r: 8}",
         "model.quantization: nf4",
-        "devices: 4 with trainer.fsdp",
+        "devices: 4, parallel: fsdp2",
     ]
     totals = dict(zip(names, (option.total for option in small[0].options), strict=True))
     one = stage.model_copy(update={"micro_batch_size": 1})
@@ -98,6 +99,11 @@ def test_a_stage_fits_or_options_are_tried_in_order(data: list[str], tmp_path: P
     together = tiny[0].together
     assert together is not None and together.total <= tiny[0].usable
     assert together.name.startswith("gradient_checkpointing: true, micro_batch_size: 1")
+    # A quantized base is not shared out.
+    quantized = load_recipe(QUICK, [*sets, "model.quantization=nf4", *adapters])
+    _, packed = plan_recipe(quantized, tmp_path, GIB)
+    assert packed[0].options and not any("devices" in o.name for o in packed[0].options)
+    assert [o.name for o in packed[2].options][-1] == "devices: 4"  # the rollouts are
     _, nothing = plan_recipe(recipe, tmp_path, GIB)
     assert nothing[0].together is None and nothing[0].usable == 0
 

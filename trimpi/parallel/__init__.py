@@ -54,7 +54,9 @@ def parallel_problems(recipe: Recipe) -> list[str]:
     """One line for each thing of a recipe that cannot go with its `parallel`; loads no weights."""
     way = recipe.parallel
     if way is None:
-        return []
+        # The trainer's own switch shares weights out as `parallel: fsdp2` does.
+        asked = any(stage.trainer.get("fsdp") for stage in recipe.trained.values())
+        return _sharding_problems("trainer.fsdp", recipe.model) if asked else []
     missing = package_missing(recipe)
     problems = [] if missing is None else [missing]
     if way in SHARDED:

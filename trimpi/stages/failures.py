@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trimpi.disk import bytes_text, size_of
-from trimpi.errors import UserError
+from trimpi.errors import UserError, is_out_of_memory
 from trimpi.memory import estimate, read_size, size_text
 from trimpi.recipe import ModelConfig, RlConfig, RolloutConfig, StageConfig, TrainingConfig
 from trimpi.runs import read_metrics
@@ -56,17 +56,6 @@ def kept_on_disk(inputs: StageInputs) -> str:
         needs = f"the model that enters takes {bytes_text(size_of(inputs.model))}, a checkpoint "
         needs += "up to three times as much; "
     return f"{needs}{kept_checkpoint(checkpoints)}, the same command goes on"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had; CPUs say it in words alone."""
-    said = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "out of memory" in said
-        or "can't allocate memory" in said
-        or "not enough memory" in said
-    )
 
 
 def what_to_lower(config: TrainingConfig, model: ModelConfig) -> str:
@@ -137,8 +126,16 @@ def _estimated(config: TrainingConfig, inputs: StageInputs) -> str:
         return ""
     images = image_tokens(config, lengths)
     sizes = (training, generation, _devices(), images)
-    triton = torch.cuda.is_available()
-    parts = estimate(size, inputs.model_config, config, *sizes, triton=triton)
+    gpu = torch.cuda.is_available()
+    parts = estimate(
+        size,
+        inputs.model_config,
+        config,
+        *sizes,
+        triton=gpu,
+        policies=len({sample.policy for sample in samples}),
+        card=torch.cuda.get_device_properties(0).total_memory if gpu else 0.0,
+    )
     total = parts.pop("total")
     ranked = sorted(parts.items(), key=lambda item: -item[1])
     named = ", ".join(f"{name} {size_text(value)}" for name, value in ranked)
