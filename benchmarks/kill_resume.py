@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from trimpi.runs import chain_name, digest, model_digest, read_json, read_metrics, write_json
-from trimpi.stages.checkpoints import MARKER, last_whole
+from trimpi.stages.checkpoints import UNFINISHED, last_whole
 from trimpi.stages.throughput import RATES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +35,7 @@ TIMED = {*RATES, "step_time"}
 """Logged values that are times, and so differ between any two runs."""
 WAYS = ("any time", "any time", "while a checkpoint is written", "any time, then cut it in half")
 """Ways of a kill in a stage, in turn."""
+RECORD = "its record"
 COLUMNS = ("kill", "run", "stage", "when", "phase", "step", "goes on from", "repeated", "equal")
 PATIENCE = 900.0
 """Seconds without the wanted moment after which a sitting is left to come to its end."""
@@ -133,9 +134,7 @@ def state_of(folder: Path, evaluation: Path, stage: str) -> dict[str, Any]:
         return {"step": None, "phase": f"evaluation, {rows} rows answered", "from": "these rows"}
     steps = [row["step"] for row in read_metrics(folder)]
     step = steps[-1] if steps else 0
-    checkpoints = sorted(
-        folder.glob("checkpoints/checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2])
-    )
+    unfinished = [path.name for path in folder.glob(f"checkpoints/{UNFINISHED}/checkpoint-*")]
     last = last_whole(folder / "checkpoints")
     if (folder / "done.json").is_file():
         phase = "done"
@@ -143,21 +142,24 @@ def state_of(folder: Path, evaluation: Path, stage: str) -> dict[str, Any]:
         phase = "recorded, not yet marked as done"
     elif (folder / ".model.part").is_dir():
         phase = "saving the model"
-    elif checkpoints and not (checkpoints[-1] / MARKER).is_file():
-        phase = f"writing {checkpoints[-1].name}"
+    elif unfinished:
+        phase = f"writing {unfinished[0]}"
     elif (folder / "model").is_dir():
         phase = "comparing the saved model"
     elif not steps:
         phase = "before the first update"
     else:
         phase = "updates"
-    return {"step": step, "phase": phase, "from": last.name if last else "the start"}
+    origin = last.name if last else "the start"
+    if (folder / "stage.json").is_file():
+        origin = RECORD  # by then the checkpoints may be gone, and nothing is trained again
+    return {"step": step, "phase": phase, "from": origin}
 
 
 def cut_newest(folder: Path) -> str | None:
     """Cut the weights of the newest whole checkpoint in half where there is one before it."""
     newest = last_whole(folder / "checkpoints")
-    whole = [p for p in folder.glob("checkpoints/checkpoint-*") if (p / MARKER).is_file()]
+    whole = list(folder.glob("checkpoints/checkpoint-*"))
     if newest is None or len(whole) < 2:
         return None
     weights = max(newest.glob("*.safetensors"), key=lambda file: file.stat().st_size)
@@ -175,12 +177,9 @@ def run_until(kill: Kill, sitting: Sitting, folder: Path) -> bool:
         if began is not None:
             passed = sitting.used() - began >= kill.offset
             if kill.way == WAYS[2]:
-                there = {p.name for p in folder.glob("checkpoints/checkpoint-*")}
-                new = set() if before is None else there - before
+                there = {p.name for p in folder.glob(f"checkpoints/{UNFINISHED}/checkpoint-*")}
+                passed = passed and before is not None and bool(there - before)
                 before = there
-                passed = passed and any(
-                    not (folder / "checkpoints" / name / MARKER).is_file() for name in new
-                )
             if passed:
                 sitting.kill()
                 return True
@@ -330,7 +329,7 @@ def line(count: int, kill: Kill, wrong: list[str]) -> str:
     found = kill.found
     origin = found["from"]
     repeated = ""
-    if found["step"] is not None:
+    if found["step"] is not None and origin != RECORD:
         start = 0 if origin == "the start" else int(origin.rpartition("-")[2])
         repeated = str(max(0, found["step"] - start))
     if "cut" in found:

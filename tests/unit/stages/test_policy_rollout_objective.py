@@ -116,6 +116,54 @@ def test_second_update_clips(qwen: Path, data: DataFolder, tmp_path: Path, toy: 
     assert trainer._metrics["train"]["clip_ratio/region_mean"] == [pytest.approx(3 / 6)]
 
 
+ROOT = math.sqrt(8 / 9)  # sqrt(r(a) r(b)), the ratio of row ab as a whole
+
+
+@pytest.mark.parametrize(
+    ("settings", "objective", "gradient"),
+    [
+        # Tokens count alike: the sum over them, divided by half of the ten of both groups.
+        pytest.param(
+            {"loss_type": "dapo"},
+            ADVANTAGE * (1.3 + (-4 / 3 - 0.8) + 2 * 2 / 3 - 0.8) / 5,
+            ADVANTAGE * (0 - 4 / 9 - 2 * 4 / 9 + 0) / 5,
+            id="dapo",
+        ),
+        # Advantages of +-1/2, not divided; four rows of at most six tokens.
+        pytest.param(
+            {"loss_type": "dr_grpo", "advantage": "group_mean"},
+            0.5 * (1.3 + (-4 / 3 - 0.8) + 2 * 2 / 3 - 0.8) / (4 * 6),
+            0.5 * (0 - 4 / 9 - 2 * 4 / 9 + 0) / (4 * 6),
+            id="dr_grpo",
+        ),
+        # One ratio a row, e^(mean of log r): 4/3 clipped to 1.3, ROOT, 2/3, 2/3 clipped to 0.8.
+        # Its derivative is itself times the mean of dlog p: of row ab (1/3 - 2/3) / 2.
+        pytest.param(
+            {"loss_type": "grpo", "trainer": {"importance_sampling_level": "sequence"}},
+            ADVANTAGE * (1.3 - ROOT + 2 / 3 - 0.8) / 4,
+            ADVANTAGE * (0 + ROOT / 6 - 4 / 9 + 0) / 4,
+            id="sequence",
+        ),
+    ],
+)
+def test_other_objectives_of_the_second_update(
+    settings: dict[str, Any],
+    objective: float,
+    gradient: float,
+    qwen: Path,
+    data: DataFolder,
+    tmp_path: Path,
+    toy: Toy,
+) -> None:
+    """Rows, ratios and what is clipped as above."""
+    trainer, group = first_group(qwen, data, tmp_path / "rl", 0.0, **settings)
+    toy.theta = torch.tensor(math.log(2), requires_grad=True)
+    loss = trainer.compute_loss(trainer.model, group)
+    loss.backward()
+    assert loss.item() == pytest.approx(-objective, rel=1e-5)
+    assert toy.theta.grad.item() == pytest.approx(-gradient, rel=1e-5)
+
+
 def test_kl_is_towards_the_reference_and_carries_no_ratio(
     qwen: Path, data: DataFolder, tmp_path: Path, toy: Toy
 ) -> None:
