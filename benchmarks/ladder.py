@@ -1,8 +1,8 @@
 """What the arms of an RL ladder reached, at equal rollouts and at equal training time.
 
-    trimpi run recipes/tiny/rl_ladder.yaml --output runs/deep
-    python benchmarks/ladder.py runs/deep                 # tables in Markdown
-    python benchmarks/ladder.py runs/deep --svg deep.svg  # and the curves
+    trimpi run recipes/tiny/rl_ladder.yaml --output runs/shallow
+    python benchmarks/ladder.py runs/shallow                    # tables in Markdown
+    python benchmarks/ladder.py runs/shallow --svg shallow.svg  # and the curves
 
 Reads the run folder alone. Curves are `validation/accuracy` of the last stage of an arm, which must
 log it. Rollouts count every completion that was sampled, those of dropped groups too; time is the

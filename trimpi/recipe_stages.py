@@ -187,7 +187,7 @@ class RolloutConfig(TrainingConfig):
     """Prompts in one rollout batch; each gets `group_size` completions."""
     group_size: PositiveInt
     updates_per_rollout: PositiveInt = 1
-    """Optimizer updates made from one rollout batch, each on an equal share of its prompts."""
+    """Optimizer updates made from one rollout batch, each on an equal share of its completions."""
     validation: Validation | None = None
     """Held-out rows answered while the stage trains; None for none."""
     temperature: PositiveFloat = 1.0
@@ -235,7 +235,7 @@ class RlConfig(RlOptions, RolloutConfig):
     policy_fraction: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     """Share of a group generated with the policy in context; 0 is plain GRPO."""
     updates_per_rollout: PositiveInt = 1
-    """Optimizer updates made from one rollout batch, each on an equal share of its prompts.
+    """Optimizer updates made from one rollout batch, each on an equal share of its completions.
     From the second on the ratio leaves 1 and clipping acts."""
     beta: NonNegative = 0.01
     kl_reference: Literal["start", "base"] = "start"

@@ -40,7 +40,8 @@ def dealt(rows: int, first: int, updates: int, seed: int, batch: int) -> list[in
     TRL shuffles them by the draws of each process, so that the updates of a batch would be made of
     other rows on two processes than on one. Here each run of `updates` rows is dealt to the updates
     by a permutation that is a function of (seed, batch, place in the batch of all processes): every
-    update takes as many rows of each prompt, whoever holds them.
+    update takes as many rows of each prompt, whoever holds them (one more or less where `updates`
+    does not divide the group size).
 
     Args:
         rows: of this process, a multiple of `updates`.
