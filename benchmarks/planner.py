@@ -35,7 +35,10 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "sft, LoRA on nf4": ("sft", ["lora={r: 8}", "micro_batch_size=8", "nf4"]),
     "rl, beta 0.01": ("rl", ["prompts_per_step=4", "micro_batch_size=4", "beta=0.01"]),
     "rl, LoRA": ("rl", ["prompts_per_step=4", "micro_batch_size=4", "beta=0.01", "lora={r: 8}"]),
-    "rl, many rollouts": ("rl", ["prompts_per_step=8", "micro_batch_size=4", "lora={r: 8}"]),
+    "rl, many rollouts": (
+        "rl",
+        ["prompts_per_step=24", "micro_batch_size=1", "lora={r: 8}", "gradient_checkpointing=true"],
+    ),
 }
 """Name -> stage and its overrides."""
 

@@ -254,11 +254,11 @@ def test_a_saved_model_that_is_not_the_trained_one_stops_the_stage(
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2}])
-def test_killed_after_the_last_update_under_deepspeed(
+def test_killed_after_the_last_update_where_an_engine_loads(
     lora: Any, inputs: StageInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is left to train: the checkpoint's weights are handed on, not those that entered."""
-    from trimpi.stages import finish, supervised
+    """As DeepSpeed's: the checkpoint's weights are handed on, not those that entered."""
+    from trimpi.stages import checkpoints, finish
 
     def kill(*arguments: Any) -> None:
         raise Killed
@@ -270,14 +270,10 @@ def test_killed_after_the_last_update_under_deepspeed(
     plain = moved(inputs, output=inputs.output.with_name("plain"))
     shutil.copytree(inputs.output, plain.output)
     reference = model_digest(sft.run(config, plain))
-    train_on = supervised.train_on
-
-    def under_deepspeed(trainer: Any, *arguments: Any) -> int:
-        trainer.is_deepspeed_enabled = True
-        return train_on(trainer, *arguments)
-
-    monkeypatch.setattr(supervised, "train_on", under_deepspeed)
+    log = read_metrics(inputs.output)
+    monkeypatch.setattr(checkpoints, "loads_by_engine", lambda trainer: True)
     assert model_digest(sft.run(config, inputs)) == reference != model_digest(inputs.model)
+    assert read_metrics(inputs.output) == log
 
 
 def test_quantization_without_bitsandbytes_is_refused_before_anything_is_loaded(

@@ -60,21 +60,12 @@ class ExactResume:
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
         own = self.model if model is None else model
-        # DeepSpeed loads in its own way, and comes here only when there is no update left to make.
-        if self.is_deepspeed_enabled:
-            whole_from_here()
-        if self.is_fsdp_enabled or not isinstance(own, PreTrainedModel):
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or not isinstance(own, PreTrainedModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         saved = type(own).from_pretrained(resume_from_checkpoint, dtype=own.dtype)
         own.load_state_dict(saved.state_dict())
-
-
-def whole_from_here() -> None:
-    """Models that are loaded from here on are whole, on this process, under ZeRO-3 too."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()
 
 
 def train_on(trainer: Any, checkpoint: str | None, updates: int, ended: bool = False) -> int:
@@ -92,10 +83,45 @@ def train_on(trainer: Any, checkpoint: str | None, updates: int, ended: bool = F
     done = _step(Path(checkpoint)) if checkpoint else 0
     if checkpoint and (ended or done >= updates):
         # The loop would make one update more before it looks at its limit.
-        trainer._load_from_checkpoint(checkpoint)
+        if loads_by_engine(trainer):
+            _prepare_alone(trainer, str(checkpoint))
+        else:
+            trainer._load_from_checkpoint(checkpoint)
         return done
     trainer.train(resume_from_checkpoint=checkpoint)
     return int(trainer.state.global_step)
+
+
+def loads_by_engine(trainer: Any) -> bool:
+    """Whether weights are loaded by an engine that exists in training alone (DeepSpeed's)."""
+    return bool(trainer.is_deepspeed_enabled)
+
+
+def _prepare_alone(trainer: Any, checkpoint: str) -> None:
+    """What a trainer's loop does before its first update, and nothing more."""
+    end = _EndAtOnce()
+    trainer.callback_handler.callbacks.insert(0, end)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except _Prepared:
+        pass
+    finally:
+        trainer.remove_callback(end)
+
+
+class _Prepared(Exception):
+    """The trainer is as it would be before its next update."""
+
+
+class _EndAtOnce(TrainerCallback):
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        raise _Prepared
 
 
 def last_whole(folder: Path) -> Path | None:

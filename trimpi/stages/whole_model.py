@@ -17,7 +17,6 @@ from trimpi.adapter import logits_of
 from trimpi.errors import UserError
 from trimpi.model import load_model, lora_config
 from trimpi.recipe import TrainingConfig
-from trimpi.stages.checkpoints import whole_from_here
 from trimpi.stages.inputs import StageInputs
 
 
@@ -45,18 +44,16 @@ def whole_model(
         UserError: the gathered model is not the one that was trained.
     """
     accelerator = trainer.accelerator
-    sharded = trainer.model_wrapped
-    # DeepSpeed shares out the weights in its engine, which a stage with no update left never made.
-    unspread = trainer.is_deepspeed_enabled and sharded is trainer.model
-    if unspread or not is_sharded(accelerator):
+    if not is_sharded(accelerator):
         return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    sharded = trainer.model_wrapped
     expected = logits_of(sharded, batch)
     gathered = accelerator.get_state_dict(sharded)
     trainer.model = trainer.model_wrapped = None
     trainer.optimizer = trainer.callback_handler.optimizer = trainer.callback_handler.model = None
     if not accelerator.is_main_process:
         return None
-    whole_from_here()
+    _end_zero_3()
     # One device may not hold what several did.
     how = inputs.model_config
     if how.attn_implementation == "flash_attention_2":  # which has no kernels there
@@ -86,3 +83,10 @@ def whole_model(
             f"{apart:.3g}, allowed is {allowed:.3g}; the checkpoints are kept"
         )
     return model
+
+
+def _end_zero_3() -> None:
+    """Models that are loaded from here on are whole, on this process alone."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
