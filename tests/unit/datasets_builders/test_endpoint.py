@@ -263,7 +263,12 @@ def test_requests_on_their_way_are_kept_when_another_fails(serve: Serve, tmp_pat
     assert server.asked == 2 and len(files(tmp_path)) == 1
 
 
-def test_ctrl_c_does_not_wait_and_the_next_run_goes_on(serve: Serve, tmp_path: Path) -> None:
+def test_ctrl_c_does_not_wait_and_the_next_run_goes_on(
+    serve: Serve, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # What a shell starts behind its back ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     free = threading.Event()
 
     def play(number: int, body: dict[str, Any]) -> Reply:
