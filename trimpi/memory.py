@@ -35,6 +35,8 @@ KEPT_HIDDEN, KEPT_MLP = 9, 4
 """Vectors of the hidden and of the MLP's width that a layer keeps per token for its backward."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
 """Tile of logits of TRL's fused output head (trl 1.16, `ChunkedLogProbFunction`)."""
+CHOICE_BYTES = 24
+"""A logit, its score, and the distribution and its sums in double precision (`row_draws.drawn`)."""
 VLLM_SHARE = 0.3
 """Share of the device that TRL lets a colocated vLLM take where a recipe does not say."""
 TILE_COPIES = 7
@@ -179,7 +181,8 @@ def estimate(
             kept, read = _rollout_tokens(
                 config, training_tokens, generation_tokens, devices, policies
             )
-            generating = _generating_parts(size, kept, read, narrow)
+            rows = config.rollouts / devices
+            generating = _generating_parts(size, kept, read, rows, narrow)
         elif config.trainer.get("vllm_mode", "colocate") == "colocate":
             engine = card * config.trainer.get("vllm_gpu_memory_utilization", VLLM_SHARE)
             if config.trainer.get("vllm_enable_sleep_mode"):
@@ -191,7 +194,7 @@ def estimate(
     if isinstance(config, DistillConfig):
         # It generates before it trains: whichever takes more counts.
         asked = config.generation_batch_size * generation_tokens
-        generating = _generating_parts(size, asked, asked, narrow)
+        generating = _generating_parts(size, asked, asked, config.generation_batch_size, narrow)
         if sum(generating.values()) > sum((parts | training).values()) - parts["weights"]:
             parts, training = {"weights": parts["weights"]}, generating
     found = {name: value / GIB for name, value in (parts | training).items() if value}
@@ -265,11 +268,16 @@ def _rollout_tokens(
     return kept, config.micro_batch_size * (free + policy)
 
 
-def _generating_parts(size: ModelSize, kept: float, read: float, narrow: int) -> dict[str, float]:
-    """Bytes of keys and values of so many tokens, and of one layer of a prefill of so many."""
+def _generating_parts(
+    size: ModelSize, kept: float, read: float, rows: float, narrow: int
+) -> dict[str, float]:
+    """Bytes of keys and values of so many tokens, of one layer of a prefill of so many, and of the
+    choice of a token for so many rows. The keys of a layer are there twice while they grow."""
+    twice = 1 + 0.5 / size.layers
     return {
-        "cache": kept * size.cache_per_token * narrow,
+        "cache": kept * size.cache_per_token * narrow * twice,
         "prefill": read * (3 * size.hidden + 2 * size.mlp) * narrow,
+        "choice": rows * size.vocabulary * CHOICE_BYTES,
     }
 
 
