@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.two_processes import weights
+from benchmarks.two_processes import chain_of, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "trimpi" / "models" / "tiny-vlm"
@@ -49,26 +49,15 @@ def work(file: Path) -> int:
     return launched(file)
 
 
-def job(output: Path, data: Path, micro: int) -> Path:
-    """The job file of a stage of four updates."""
+def job(output: Path, data: Path, halve: bool) -> Path:
+    """The job file of a stage of four updates, in `output / "sft"`."""
     from trimpi.recipe import SftConfig
 
-    sizes = {"epochs": 2, "batch_size": 4, "micro_batch_size": micro, "save_steps": 1}
+    sizes = {"epochs": 2, "batch_size": 4, "micro_batch_size": 4, "save_steps": 1}
     config = SftConfig(lr=1e-3, lora=None, **sizes)
-    output.mkdir()
-    content = {
-        "stage": config.model_dump(mode="json"),
-        "model": str(MODEL),
-        "model_config": {"path": str(MODEL)},
-        "data": str(data),
-        "output": str(output),
-        "seed": 0,
-        "grader": "trimpi.grading:exact_answer",
-        "base": str(MODEL),
-        "replay": None,
-    }
+    jobs = chain_of({"sft": config}, output, MODEL, data, "trimpi.grading:exact_answer", halve)
     file = output / "job.json"
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(jobs[0]))
     return file
 
 
@@ -86,7 +75,7 @@ def start(command: list[str], file: Path, moment: str = "") -> int:
 
 def apart(one: Path, two: Path) -> float:
     """The largest difference of the weights of two stages."""
-    left, right = weights(one / "model"), weights(two / "model")
+    left, right = weights(one / "sft" / "model"), weights(two / "sft" / "model")
     if left.keys() != right.keys():
         raise RuntimeError(f"{two}: other weights than {one}")
     return max(float((left[name] - right[name]).abs().max()) for name in left)
@@ -108,14 +97,14 @@ def main() -> None:
         rows = {"policies": 1, "train": 2, "train_cot": 8, "test": 2, "override": 2}
         builder.build(root / "data", seed=0, progress=False, **rows)
         alone = root / "alone"
-        start([sys.executable], job(alone, root / "data", 4))
+        start([sys.executable], job(alone, root / "data", False))
         print("| way | uninterrupted | killed in the third update | killed after the last |")
         print("|---|---|---|---|")
         for way in given.parallel:
             command, cells = launch_command(way, 2), []
             for moment in ENDS:
                 folder = root / f"{way}-{moment}"
-                file = job(folder, root / "data", 2)
+                file = job(folder, root / "data", True)
                 if moment and start(command, file, moment) != 128 + signal.SIGKILL:
                     raise RuntimeError(f"{way}: nothing was killed at {moment}")
                 start(command, file)

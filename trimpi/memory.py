@@ -201,6 +201,15 @@ def estimate(
     return {**found, "total": sum(found.values())}
 
 
+def this_device() -> dict[str, Any]:
+    """What `estimate` is to know of the device of this process: `triton` and `card`."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"triton": False, "card": 0.0}
+    return {"triton": True, "card": float(torch.cuda.get_device_properties(0).total_memory)}
+
+
 def _has_teacher(config: TrainingConfig) -> bool:
     """Whether a model that sees the policy is asked for whole distributions."""
     baked = isinstance(config, DistillConfig) and config.loss == "forward_kl"

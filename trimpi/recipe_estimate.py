@@ -12,7 +12,7 @@ from trimpi.errors import UserError
 from trimpi.findings import Findings, StagePlan
 from trimpi.graders import check_labels
 from trimpi.grading import Grader
-from trimpi.memory import estimate, read_size
+from trimpi.memory import estimate, read_size, this_device
 from trimpi.parallel import as_shared
 from trimpi.recipe import CptConfig, DataConfig, Recipe, RolloutConfig, SupervisedConfig
 from trimpi.replay import read_general, target_of
@@ -35,8 +35,6 @@ def fill_estimates(
     found: Findings,
 ) -> None:
     """Fill in tokens and memory; general examples count where they are built already."""
-    import torch
-
     from trimpi.budget import text_budget, token_budget
     from trimpi.token_estimate import image_tokens, longest_sequence, measure
 
@@ -90,16 +88,8 @@ def fill_estimates(
         images = image_tokens(stage, found.lengths[stage.split])
         sizes = (training, generation, recipe.devices, images)
         shared = as_shared(recipe, stage)
-        gpu = torch.cuda.is_available()
-        memory = estimate(
-            size,
-            recipe.model,
-            shared,
-            *sizes,
-            triton=gpu,
-            policies=(several := policies[stage.split]),
-            card=torch.cuda.get_device_properties(0).total_memory if gpu else 0.0,
-        )
+        several = policies[stage.split]
+        memory = estimate(size, recipe.model, shared, *sizes, policies=several, **this_device())
         plans.append(
             StagePlan(plan.name, plan.schedule, training, generation, images, several, memory)
         )

@@ -42,17 +42,24 @@ def test_a_launched_stage_leaves_what_the_same_stage_here_leaves(
     assert not (tmp_path / "here" / "job.json").exists()
 
 
+def missing_split_is_told(
+    recipe: Recipe, qwen: Path, data: DataFolder, out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, once, and without a traceback."""
+    with pytest.raises(UserError) as caught:
+        run_stage(recipe, recipe.stages["sft"], qwen, data.root, out, 0)
+    line = str(caught.value)
+    assert "train_cot.jsonl: no such split" in line and len(line.splitlines()) == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_fault_in_a_launched_stage(
     recipe: Recipe, qwen: Path, data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (data.root / "train_cot.jsonl").unlink()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "fault-1.txt").write_text("what an earlier try has left")
-    with pytest.raises(UserError) as caught:
-        run_stage(recipe, recipe.stages["sft"], qwen, data.root, tmp_path / "out", 0)
-    line = str(caught.value)
-    assert "train_cot.jsonl: no such split" in line and len(line.splitlines()) == 1
-    assert "Traceback" not in capfd.readouterr().err
+    missing_split_is_told(recipe, qwen, data, tmp_path / "out", capfd)
 
 
 def test_a_fault_of_two_processes_is_told_once(
@@ -64,11 +71,7 @@ def test_a_fault_of_two_processes_is_told_once(
 ) -> None:
     (data.root / "train_cot.jsonl").unlink()
     two = recipe.model_copy(update={"launcher": None, "devices": 2, "parallel": "ddp"})
-    with pytest.raises(UserError) as caught:
-        run_stage(two, two.stages["sft"], qwen, data.root, tmp_path / "out", 0)
-    line = str(caught.value)
-    assert "train_cot.jsonl: no such split" in line and len(line.splitlines()) == 1
-    assert "Traceback" not in capfd.readouterr().err
+    missing_split_is_told(two, qwen, data, tmp_path / "out", capfd)
 
 
 def test_one_of_two_processes_is_killed(

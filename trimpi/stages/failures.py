@@ -10,7 +10,7 @@ import torch
 
 from trimpi.disk import bytes_text, size_of
 from trimpi.errors import UserError, is_out_of_memory
-from trimpi.memory import estimate, read_size, size_text
+from trimpi.memory import estimate, read_size, size_text, this_device
 from trimpi.recipe import ModelConfig, RlConfig, RolloutConfig, StageConfig, TrainingConfig
 from trimpi.runs import read_metrics
 from trimpi.stages.checkpoints import last_whole
@@ -126,16 +126,8 @@ def _estimated(config: TrainingConfig, inputs: StageInputs) -> str:
         return ""
     images = image_tokens(config, lengths)
     sizes = (training, generation, _devices(), images)
-    gpu = torch.cuda.is_available()
-    parts = estimate(
-        size,
-        inputs.model_config,
-        config,
-        *sizes,
-        triton=gpu,
-        policies=len({sample.policy for sample in samples}),
-        card=torch.cuda.get_device_properties(0).total_memory if gpu else 0.0,
-    )
+    policies = len({sample.policy for sample in samples})
+    parts = estimate(size, inputs.model_config, config, *sizes, policies=policies, **this_device())
     total = parts.pop("total")
     ranked = sorted(parts.items(), key=lambda item: -item[1])
     named = ", ".join(f"{name} {size_text(value)}" for name, value in ranked)
